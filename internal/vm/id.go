@@ -1,0 +1,73 @@
+package vm
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"regexp"
+	"strings"
+
+	"banger/internal/fault"
+)
+
+// ID is a VM's stable identity: 12 lower-case hexadecimal digits.
+type ID string
+
+const idDigits = 12
+
+// NewID returns a random id.
+func NewID() ID {
+	var b [idDigits / 2]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand aborts the process instead
+	return ID(hex.EncodeToString(b[:]))
+}
+
+var idPattern = regexp.MustCompile(`^[0-9a-f]{12}$`)
+
+// Valid reports whether the id has the form that NewID gives.
+func (id ID) Valid() bool { return idPattern.MatchString(string(id)) }
+
+// TAP is the name of the VM's network device on the host: at most 15 bytes, which is what the
+// kernel allows, and bearing the instance's tag so that instances tell their devices apart.
+func (id ID) TAP(tag Tag) string { return "bt" + string(tag) + "-" + string(id[:8]) }
+
+// Tag marks the host devices of one instance: 4 lower-case hexadecimal digits.
+type Tag string
+
+var tagPattern = regexp.MustCompile(`^[0-9a-f]{4}$`)
+
+// Valid reports whether the tag has the right form.
+func (t Tag) Valid() bool { return tagPattern.MatchString(string(t)) }
+
+// Bridge is the name of the instance's bridge on the host.
+func (t Tag) Bridge() string { return "banger-" + string(t) }
+
+// Select finds the VM that selector names among candidates: an exact name first, then an exact id,
+// then a unique prefix of an id. The candidates must already be those the caller may see.
+func Select(candidates []VM, selector string) (VM, error) {
+	if selector == "" {
+		return VM{}, fault.New(fault.Invalid, "no VM was named").WithHint("run `banger vm list` to see your VMs")
+	}
+	var byPrefix []VM
+	for _, c := range candidates {
+		if c.Name == selector || string(c.ID) == selector {
+			return c, nil
+		}
+		if strings.HasPrefix(string(c.ID), selector) {
+			byPrefix = append(byPrefix, c)
+		}
+	}
+	switch len(byPrefix) {
+	case 1:
+		return byPrefix[0], nil
+	case 0:
+		return VM{}, fault.New(fault.NotFound, "no VM has this name or id").
+			WithOp("find VM", selector).WithHint("run `banger vm list` to see your VMs")
+	default:
+		var names []string
+		for _, c := range byPrefix {
+			names = append(names, c.Name+" ("+string(c.ID)+")")
+		}
+		return VM{}, fault.New(fault.Ambiguous, "it matches %d VMs: %s", len(byPrefix), strings.Join(names, ", ")).
+			WithOp("find VM", selector).WithHint("give more digits of the id, or the name")
+	}
+}

@@ -1,0 +1,85 @@
+// Package vm holds the nouns of a virtual machine: its identity, what its owner asked for, what is
+// observed of it, and the rules that derive one from the other. Nothing here performs I/O.
+package vm
+
+import (
+	"net/netip"
+	"time"
+)
+
+// VM is one persistent machine. It is what vm.json holds, so its JSON form is a file format:
+// fields are only ever added.
+type VM struct {
+	ID     ID                `json:"id"`
+	Name   string            `json:"name"`
+	Owner  int               `json:"owner"` // uid of the user who made it
+	Labels map[string]string `json:"labels,omitempty"`
+	Arch   string            `json:"arch"`  // as in GOARCH
+	Image  ImageRef          `json:"image"` // what its root overlay was made from
+	Spec   Spec              `json:"spec"`
+
+	Desired State  `json:"desired"` // Running or Stopped
+	State   State  `json:"state"`   // what was last observed
+	Reason  string `json:"reason,omitempty"`
+
+	Lease   Lease     `json:"lease"`
+	Access  Access    `json:"access"`
+	Process *Process  `json:"process,omitempty"` // the hypervisor's, while it lives
+	Created time.Time `json:"created"`
+	Started time.Time `json:"started,omitzero"` // last time it became ready
+	Changed time.Time `json:"changed"`
+}
+
+// ImageRef names an image by content and by the name it had when the VM was made.
+type ImageRef struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// Spec is what the owner asked for. Sizes are bytes.
+type Spec struct {
+	VCPU     int   `json:"vcpu"`
+	Memory   int64 `json:"memory"`
+	RootDisk int64 `json:"root_disk"`
+	WorkDisk int64 `json:"work_disk"`
+}
+
+// Lease is the VM's place on the instance's bridge. The MAC is derived from the address, so that a
+// neighbour's stale ARP entry for a reused address still finds the right machine.
+type Lease struct {
+	Address netip.Prefix `json:"address"` // with the subnet's length
+	Gateway netip.Addr   `json:"gateway"`
+	MAC     string       `json:"mac"`
+	TAP     string       `json:"tap"`    // name of the host's device, at most 15 bytes
+	Bridge  string       `json:"bridge"` // name of the host's bridge
+	CID     uint32       `json:"cid"`    // vsock context id as the guest sees it
+}
+
+// Access is how its owner reaches it over SSH.
+type Access struct {
+	AuthorizedKeys []string `json:"authorized_keys,omitempty"` // one authorized_keys line each
+	HostKey        string   `json:"host_key"`                  // public, authorized_keys form
+	HostKeyPrivate string   `json:"host_key_private"`          // OpenSSH PEM; never leaves the daemon but to the guest
+	MachineID      string   `json:"machine_id"`                // 32 hex digits
+}
+
+// Process identifies a hypervisor process beyond the reuse of its pid and beyond a reboot.
+type Process struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // clock ticks since boot, field 22 of /proc/PID/stat
+	BootID    string `json:"boot_id"`    // /proc/sys/kernel/random/boot_id
+}
+
+// State is where a VM stands.
+type State string
+
+// The states. Creating, Starting and Stopping are passing: an operation holds the VM meanwhile.
+const (
+	Creating State = "creating"
+	Stopped  State = "stopped"
+	Starting State = "starting"
+	Running  State = "running"
+	Stopping State = "stopping"
+	Crashed  State = "crashed"
+	Deleting State = "deleting"
+)
