@@ -1,0 +1,133 @@
+// Package api holds the wire types of /v1, shared by server and client, and the one table that maps
+// fault codes to HTTP statuses.
+//
+// Compatibility: fields are only added, never renamed or given another meaning; a client or daemon
+// one release older ignores what it does not know.
+package api
+
+import (
+	"time"
+
+	"banger/internal/buildinfo"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// VM is a machine as its owner sees it. Secrets of the record are not in it.
+type VM struct {
+	ID      vm.ID             `json:"id"`
+	Name    string            `json:"name"`
+	Owner   int               `json:"owner" doc:"uid of the user who made it"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Arch    string            `json:"arch"`
+	Image   vm.ImageRef       `json:"image"`
+	Spec    vm.Spec           `json:"spec"`
+	Desired vm.State          `json:"desired"`
+	State   vm.State          `json:"state"`
+	Reason  string            `json:"reason,omitempty" doc:"why it is in this state, when that needs saying"`
+	Address string            `json:"address" doc:"IPv4 address on the instance's bridge"`
+	MAC     string            `json:"mac"`
+	HostKey string            `json:"host_key" doc:"public SSH host key, authorized_keys form"`
+	Keys    []string          `json:"authorized_keys,omitempty"`
+	PID     int               `json:"pid,omitempty" doc:"of the hypervisor, while it runs"`
+	Dir     string            `json:"dir" doc:"on the daemon's host"`
+	Logs    Logs              `json:"logs"`
+	Created time.Time         `json:"created"`
+	Started time.Time         `json:"started,omitzero"`
+}
+
+// Logs are the paths, on the daemon's host, of a VM's raw logs.
+type Logs struct {
+	Console     string `json:"console"`
+	Firecracker string `json:"firecracker"`
+}
+
+// CreateVM asks for a new machine. Zero values take the daemon's defaults.
+type CreateVM struct {
+	Name           string            `json:"name,omitempty" doc:"random when empty"`
+	Image          string            `json:"image,omitempty" doc:"name, id or id prefix"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	VCPU           int               `json:"vcpu,omitempty"`
+	Memory         int64             `json:"memory,omitempty" doc:"bytes"`
+	RootDisk       int64             `json:"root_disk,omitempty" doc:"bytes"`
+	WorkDisk       int64             `json:"work_disk,omitempty" doc:"bytes"`
+	AuthorizedKeys []string          `json:"authorized_keys,omitempty" doc:"authorized_keys lines that may log in as root"`
+}
+
+// StopVM asks for an orderly shutdown. When the guest is not down in time it is killed.
+type StopVM struct {
+	Timeout time.Duration `json:"timeout,omitempty" doc:"nanoseconds; the daemon's default when zero"`
+}
+
+// DeleteVM says how.
+type DeleteVM struct {
+	Force bool `json:"force,omitempty" doc:"also when it is running"`
+}
+
+// Ping is the agent's answer.
+type Ping struct {
+	RoundTrip time.Duration `json:"round_trip" doc:"nanoseconds"`
+	Agent     string        `json:"agent"`
+	Kernel    string        `json:"kernel"`
+	OS        string        `json:"os"`
+	Uptime    time.Duration `json:"uptime" doc:"of the guest, nanoseconds"`
+	AgentRSS  int64         `json:"agent_rss" doc:"bytes, agent and supervisor"`
+}
+
+// PullImage asks for an image to be bootstrapped.
+type PullImage struct {
+	Name string `json:"name" doc:"such as debian:12"`
+}
+
+// Image is an image as clients see it.
+type Image struct {
+	image.Manifest
+	UsedBy []string `json:"used_by,omitempty" doc:"names of the VMs made from it"`
+}
+
+// Status describes the daemon.
+type Status struct {
+	Build       buildinfo.Info `json:"build"`
+	PID         int            `json:"pid"`
+	Started     time.Time      `json:"started"`
+	Instance    vm.Tag         `json:"instance"`
+	StateDir    string         `json:"state_dir"`
+	RuntimeDir  string         `json:"runtime_dir"`
+	Socket      string         `json:"socket"`
+	Log         string         `json:"log"`
+	Subnet      string         `json:"subnet,omitempty"`
+	Bridge      string         `json:"bridge"`
+	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
+	VMs         map[string]int `json:"vms" doc:"count by state"`
+	Images      int            `json:"images"`
+	Operations  []op.Operation `json:"operations,omitempty" doc:"those that run now"`
+	RSS         int64          `json:"rss" doc:"bytes resident"`
+	Commits     int64          `json:"commits" doc:"durable commits since start"`
+	Children    int64          `json:"children" doc:"child processes since start"`
+}
+
+// Upgrade is the answer to a request that the daemon execute a newer build of itself.
+type Upgrade struct {
+	From buildinfo.Info `json:"from"`
+	To   buildinfo.Info `json:"to"`
+	Done bool           `json:"done" doc:"false when the executable on disk is not newer"`
+}
+
+// Check is one finding of doctor.
+type Check struct {
+	Name   string      `json:"name"`
+	Result CheckResult `json:"result"`
+	Detail string      `json:"detail" doc:"what was found, one line"`
+	Fix    string      `json:"fix,omitempty" doc:"what to do, one line"`
+}
+
+// CheckResult grades a check.
+type CheckResult string
+
+// The grades. Only CheckFailed makes doctor fail.
+const (
+	CheckOK     CheckResult = "ok"
+	CheckWarn   CheckResult = "warning"
+	CheckFailed CheckResult = "failed"
+)
