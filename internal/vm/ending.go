@@ -1,0 +1,48 @@
+package vm
+
+// Ending is the evidence about how a guest went down.
+type Ending struct {
+	Farewell  bool      // the guest's init had begun to end every process
+	Exited    bool      // the hypervisor ended by itself
+	Halted    bool      // the vCPUs are silent and the agent does not answer
+	LastWords LastWords // what the guest's kernel printed last
+	Asked     State     // what we asked the guest to become: Stopped, or "" when it was not us
+}
+
+// LastWords is the kernel's parting message on the console.
+type LastWords string
+
+// The messages that matter.
+const (
+	WordsNone    LastWords = ""
+	WordsRestart LastWords = "restart"
+	WordsHalt    LastWords = "halt"
+	WordsPanic   LastWords = "panic"
+)
+
+// Verdict is what became of a guest.
+type Verdict struct {
+	State   State  // Stopped or Crashed
+	Restart bool   // the guest meant to reboot: start it again
+	Reason  string // for people; empty after an ordinary stop
+}
+
+// Judge tells an orderly end from a crash. On x86 a reset ends Firecracker and a power-off only
+// silences the vCPUs, so the two are told apart by what happened, not by what the guest claims:
+// a hostile guest can at most choose its own fate.
+func (e Ending) Judge() Verdict {
+	switch {
+	case e.LastWords == WordsPanic:
+		return Verdict{State: Crashed, Reason: "the guest's kernel panicked"}
+	case e.Asked == Stopped && (e.Exited || e.Halted):
+		return Verdict{State: Stopped}
+	case e.Halted:
+		return Verdict{State: Stopped, Reason: "powered off from inside"}
+	case e.Exited && (e.Farewell || e.LastWords == WordsRestart):
+		return Verdict{State: Stopped, Restart: true, Reason: "rebooted from inside"}
+	case e.Exited:
+		return Verdict{State: Crashed, Reason: "the hypervisor ended without a farewell from the guest"}
+	default:
+		return Verdict{State: Crashed, Reason: "the guest was lost"}
+	}
+}

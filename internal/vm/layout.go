@@ -1,0 +1,38 @@
+package vm
+
+import "path/filepath"
+
+// Layout derives every path of a state directory. It is the one place that knows them.
+type Layout struct {
+	State string // absolute
+}
+
+// Images is where image directories live.
+func (l Layout) Images() string { return filepath.Join(l.State, "images") }
+
+// Image is an image's directory.
+func (l Layout) Image(id string) string { return filepath.Join(l.Images(), id) }
+
+// Boot holds the initrds, one directory for each combination of modules and agent.
+func (l Layout) Boot() string { return filepath.Join(l.State, "boot") }
+
+// VMs is where VM directories live.
+func (l Layout) VMs() string { return filepath.Join(l.State, "vms") }
+
+// VM is a VM's directory, holding vm.json.
+func (l Layout) VM(id ID) string { return filepath.Join(l.VMs(), string(id)) }
+
+// Jail is the hypervisor's working directory, shaped as a jailer's chroot will be.
+func (l Layout) Jail(id ID) string { return filepath.Join(l.VM(id), "jail") }
+
+// Logs is where a VM's bounded raw logs are.
+func (l Layout) Logs(id ID) string { return filepath.Join(l.VM(id), "logs") }
+
+// ConsoleLog is what the guest wrote to its serial console.
+func (l Layout) ConsoleLog(id ID) string { return filepath.Join(l.Logs(id), "console.log") }
+
+// FirecrackerLog is the hypervisor's own log.
+func (l Layout) FirecrackerLog(id ID) string { return filepath.Join(l.Logs(id), "firecracker.log") }
+
+// DaemonLog is the daemon's JSON log.
+func (l Layout) DaemonLog() string { return filepath.Join(l.State, "bangerd.log") }
