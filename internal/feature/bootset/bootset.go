@@ -1,0 +1,41 @@
+// Package bootset puts the kernel and the initrd that a VM boots into its directory.
+package bootset
+
+import (
+	"context"
+
+	"banger/internal/feature"
+	"banger/internal/vm"
+)
+
+// Kernels is what the feature needs of the host.
+type Kernels interface {
+	// Link places the image's kernel, and an initrd of this build's agent with the modules that
+	// this kernel needs, into dir.
+	Link(ctx context.Context, imageID, dir string) error
+}
+
+// Feature is the boot set.
+type Feature struct {
+	Layout  vm.Layout
+	Kernels Kernels
+	Args    func(arch string) string // kernel command line
+}
+
+// Name implements feature.Feature.
+func (*Feature) Name() string { return "boot-set" }
+
+// Contribute names kernel, initrd and command line.
+func (f *Feature) Contribute(v vm.VM, b *feature.Blueprint) {
+	b.Machine.Kernel = vm.FileKernel
+	b.Machine.Initrd = vm.FileInitrd
+	b.Machine.BootArgs = f.Args(v.Arch)
+	if b.Image.Init != "" {
+		b.Guest.Init = []string{b.Image.Init}
+	}
+}
+
+// Up links the files anew at every start, so that a VM gets the agent of the banger that starts it.
+func (f *Feature) Up(ctx context.Context, v vm.VM, _ feature.Report) error {
+	return f.Kernels.Link(ctx, v.Image.ID, f.Layout.Jail(v.ID))
+}

@@ -1,0 +1,55 @@
+// Package feature defines what a part of a VM must offer to take part in its life. Each feature has
+// a package of its own below this one and stands in one explicit, ordered slice in package daemon.
+//
+// A feature implements Feature and whichever of the optional interfaces it needs. The engine
+// (package lifecycle) applies features in the slice's order where order matters and side by side
+// where it does not, and takes them down in reverse.
+package feature
+
+import (
+	"context"
+
+	"banger/internal/agentproto"
+	"banger/internal/image"
+	"banger/internal/vm"
+)
+
+// Feature contributes to the blueprint of a VM before anything is made. Contribute is pure.
+type Feature interface {
+	Name() string // short, lower case; it labels steps and stages
+	Contribute(v vm.VM, b *Blueprint)
+}
+
+// Provisioner makes what lives as long as the VM, inside the VM's directory, once, at create.
+// A failed create removes the directory as a whole.
+type Provisioner interface {
+	Provision(ctx context.Context, v vm.VM, report Report) error
+}
+
+// Upper makes or checks what a running VM needs, before every start. It is idempotent: what exists
+// already and is ours is success. All that it makes is named by records.
+type Upper interface {
+	Up(ctx context.Context, v vm.VM, report Report) error
+}
+
+// Remover removes the resources of the record kinds it names. What is already gone is success.
+type Remover interface {
+	Removes() vm.RecordKind
+	Remove(ctx context.Context, r vm.Record) error
+}
+
+// Report tells what a step is doing now, one short line.
+type Report func(detail string)
+
+// Blueprint is the whole VM as it is about to be: the union of what its features contribute.
+type Blueprint struct {
+	Image   image.Manifest
+	Machine vm.Machine
+	Guest   agentproto.GuestConfig
+	Records []vm.Record
+}
+
+// Hold adds a record.
+func (b *Blueprint) Hold(id vm.ID, kind vm.RecordKind, name string, until vm.Until) {
+	b.Records = append(b.Records, vm.Record{VM: id, Kind: kind, Name: name, Until: until})
+}

@@ -1,0 +1,52 @@
+// Package nic gives a VM its network device: a TAP on the instance's bridge, and an address in the
+// guest.
+package nic
+
+import (
+	"context"
+
+	"banger/internal/agentproto"
+	"banger/internal/feature"
+	"banger/internal/vm"
+)
+
+// Links is what the feature needs of the host.
+type Links interface {
+	// Attach makes the TAP, up and on its bridge, and the bridge where it is missing.
+	Attach(ctx context.Context, lease vm.Lease) error
+	// Detach removes the TAP, and the bridge with its last port.
+	Detach(ctx context.Context, tap string) error
+}
+
+// Feature is the NIC.
+type Feature struct {
+	Links Links
+}
+
+// Name implements feature.Feature.
+func (*Feature) Name() string { return "nic" }
+
+// Contribute adds eth0 and its address.
+func (*Feature) Contribute(v vm.VM, b *feature.Blueprint) {
+	b.Machine.NICs = append(b.Machine.NICs, vm.NIC{ID: "eth0", TAP: v.Lease.TAP, MAC: v.Lease.MAC})
+	b.Guest.Network = &agentproto.Network{
+		MAC:     v.Lease.MAC,
+		Address: v.Lease.Address.String(),
+		Gateway: v.Lease.Gateway.String(),
+	}
+	b.Hold(v.ID, vm.RecordTAP, v.Lease.TAP, vm.UntilStop)
+}
+
+// Up makes the TAP.
+func (f *Feature) Up(ctx context.Context, v vm.VM, report feature.Report) error {
+	report(v.Lease.TAP)
+	return f.Links.Attach(ctx, v.Lease)
+}
+
+// Removes implements feature.Remover.
+func (*Feature) Removes() vm.RecordKind { return vm.RecordTAP }
+
+// Remove takes the TAP away.
+func (f *Feature) Remove(ctx context.Context, r vm.Record) error {
+	return f.Links.Detach(ctx, r.Name)
+}
