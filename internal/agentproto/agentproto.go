@@ -51,7 +51,7 @@ func WriteFrame(w io.Writer, v any) error {
 		return ErrFrameTooLarge
 	}
 	buf := make([]byte, 4, 4+len(body))
-	binary.BigEndian.PutUint32(buf, uint32(len(body))) //nolint:gosec // bounded by MaxFrame above
+	binary.BigEndian.PutUint32(buf, uint32(len(body)))
 	_, err = w.Write(append(buf, body...))
 	return err
 }
