@@ -1,0 +1,92 @@
+// Package lifecycle holds the verbs of a VM's life: create, start, stop, kill, delete, and what to do
+// when a guest or the daemon goes down by itself. It sees the host, the guest and the store through
+// the ports below only, so that a fake host can fail each of its effects in turn.
+//
+// Every verb follows the same order: intent is committed before the first effect; what only the
+// effects can tell is committed once they are there; the end is committed last. Undo needs the
+// committed records and the kernel, never this process's memory.
+package lifecycle
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"banger/internal/agentproto"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Store keeps VMs, records and operations. Every method that writes is one durable commit.
+type Store interface {
+	// Create inserts a VM with the lease that pick chooses among what is not taken, the records
+	// that hold derives from the leased VM, and the operation. A taken name is fault.AlreadyExists.
+	Create(ctx context.Context, v vm.VM, pick LeasePicker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error)
+	// Commit applies a change as a whole.
+	Commit(ctx context.Context, c vm.Change) error
+	VMs(ctx context.Context) ([]vm.VM, error)
+	Records(ctx context.Context, id vm.ID) ([]vm.Record, error)
+}
+
+// LeasePicker chooses a lease given the addresses in use.
+type LeasePicker = func(taken []netip.Addr) (vm.Lease, error)
+
+// Images finds the boot sets.
+type Images interface {
+	List() ([]image.Manifest, error)
+}
+
+// Hypervisor runs machines. There is one driver: Firecracker.
+type Hypervisor interface {
+	// Start runs the machine in a cgroup or scope that RecordProcess names. console receives each
+	// line that the guest's kernel or programs print, escaped and bounded.
+	Start(ctx context.Context, m vm.Machine, console func(line string)) (vm.Process, error)
+	// Attach takes a running machine back after the daemon was restarted.
+	Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) error
+	// Wait returns when the process has ended, or with the context's error.
+	Wait(ctx context.Context, p vm.Process) error
+	// Kill ends the process: asked first, then by force. Gone is success.
+	Kill(ctx context.Context, p vm.Process) error
+	// Alive reports whether it is this very process that runs, not another with its pid.
+	Alive(p vm.Process) bool
+	// CPUTime is what the process has used so far. A halted guest uses none.
+	CPUTime(p vm.Process) (time.Duration, error)
+	// Release removes what a RecordProcess names and ends whatever still runs in it.
+	Release(ctx context.Context, r vm.Record) error
+}
+
+// Guests opens the host's end of a VM's vsock device.
+type Guests interface {
+	// Open listens for the agent of the VM whose hypervisor works in dir. config is asked for anew
+	// at every boot of the guest. events are delivered one at a time.
+	Open(dir string, config func() agentproto.GuestConfig, events func(GuestEvent)) (Guest, error)
+}
+
+// Guest is the agent of one VM.
+type Guest interface {
+	Ping(ctx context.Context) error
+	Info(ctx context.Context) (agentproto.Info, error)
+	Shutdown(ctx context.Context, intent agentproto.Intent) error
+	Dial(ctx context.Context, host string, port int) (net.Conn, error)
+	Close() error
+}
+
+// GuestEvent is what an agent pushed; exactly one field is set.
+type GuestEvent struct {
+	Hello    *agentproto.Hello
+	Progress *agentproto.Progress
+	Ready    *agentproto.Ready
+	Failed   *agentproto.Failed
+	Farewell *agentproto.Farewell
+}
+
+// Dirs makes and removes VM directories and writes vm.json.
+type Dirs interface {
+	Make(id vm.ID) error
+	Write(v vm.VM) error
+	Remove(id vm.ID) error
+	// Tail returns the last lines of a log, escaped for a terminal; empty when there is none.
+	Tail(path string, lines int) string
+}
