@@ -1,0 +1,179 @@
+package term_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"banger/internal/cli/term"
+	"banger/internal/fault"
+	"banger/internal/op"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEscape(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain":                "plain",
+		"Grüße 世界":             "Grüße 世界",
+		"\x1b[31mred":          `\x1b[31mred`,
+		"a\r\nb\tc":            `a\r\nb\tc`,
+		"\u009b31m":            `\u009b31m`,
+		"bell\a":               `bell\x07`,
+		"\u202egpj.exe":        `\u202egpj.exe`,
+		"zero\u200bwidth":      `zero\u200bwidth`,
+		"bad\xffbyte":          `bad\xffbyte`,
+		"\U000e0001tag":        `\U000e0001tag`,
+		"real \ufffd replaced": "real \ufffd replaced",
+	} {
+		if got := term.Escape(in); got != want {
+			t.Errorf("Escape(%q) = %q, want %q", in, got, want)
+		}
+	}
+	if got := term.EscapeLines("a\n\tb\x1b"); got != "a\n\tb\\x1b" {
+		t.Errorf("EscapeLines = %q", got)
+	}
+}
+
+func FuzzEscape(f *testing.F) {
+	f.Add("a\x1b]0;title\x07b")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, r := range term.Escape(s) {
+			if r != unicode.ReplacementChar && !unicode.IsPrint(r) {
+				t.Fatalf("Escape(%q) let %U through", s, r)
+			}
+		}
+	})
+}
+
+func TestDurationAndAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second:                "0 ms",
+		0:                           "0 ms",
+		82 * time.Millisecond:       "82 ms",
+		1240 * time.Millisecond:     "1.24 s",
+		12340 * time.Millisecond:    "12.3 s",
+		192 * time.Second:           "3 min 12 s",
+		3*time.Hour + 4*time.Minute: "3 h 4 min",
+	} {
+		if got := term.Duration(d); got != want {
+			t.Errorf("Duration(%d) = %q, want %q", d, got, want)
+		}
+	}
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0 s", 59 * time.Second: "59 s", time.Minute: "1 min", 47 * time.Hour: "47 h", 48 * time.Hour: "2 d",
+	} {
+		if got := term.Age(now.Add(-d), now); got != want {
+			t.Errorf("Age(%s) = %q, want %q", d, got, want)
+		}
+	}
+	if got := term.Ago(time.Time{}, now); got != "never" {
+		t.Errorf("Ago(zero) = %q", got)
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	term.Table(&b, term.Palette{}, []string{"NAME", "STATE", "LABELS"}, [][]term.Cell{
+		{term.Text("a"), term.Text("running"), term.Text("")},
+		{term.Text("世界"), term.Text("\x1b[2J"), term.Text("k=v")},
+	})
+	want := "NAME   STATE     LABELS\n" +
+		"a      running\n" +
+		"世界   \\x1b[2J   k=v\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestError(t *testing.T) {
+	err := fault.New(fault.GuestFailed, "it never said hello\x1b[2J").WithOp("create VM", "dev").
+		WithHint("read the console").WithDetail("one\n\x1b[31mtwo\n").WithLogs("/var/lib/console.log")
+	var b bytes.Buffer
+	term.Error(&b, term.Palette{}, errors.Join(err))
+	want := `banger: create VM "dev": it never said hello\x1b[2J
+    one
+    \x1b[31mtwo
+log: /var/lib/console.log
+hint: read the console
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+	b.Reset()
+	term.ErrorJSON(&b, err)
+	if got := b.String(); !strings.HasPrefix(got, `{"error":{"code":"guest_failed","op":"create VM","subject":"dev"`) || strings.Count(got, "\n") != 1 {
+		t.Errorf("JSON: %s", got)
+	}
+}
+
+func TestJSONIsSafeOnATerminal(t *testing.T) {
+	var b bytes.Buffer
+	term.JSON(&b, map[string]string{"k": "\x1b\u009b\u202e\U000e0001<é>"})
+	if diff := cmp.Diff("{\n  \"k\": \"\\u001b\\u009b\\u202e\\udb40\\udc01<é>\"\n}\n", b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func operation(state op.State, stages ...op.Stage) op.Operation {
+	start := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	for i := range stages {
+		stages[i].Started = start
+	}
+	return op.Operation{State: state, Stages: stages, Ended: start.Add(3 * time.Second)}
+}
+
+func follow(ctx context.Context, s *term.IO, steps ...op.Operation) (op.Operation, error) {
+	return term.Follow(ctx, s, func(_ context.Context, update func(op.Operation)) (op.Operation, error) {
+		for _, o := range steps {
+			update(o)
+		}
+		return steps[len(steps)-1], nil
+	})
+}
+
+func TestFollowInAPipe(t *testing.T) {
+	var b bytes.Buffer
+	s := &term.IO{Err: &b, Width: func() int { return 80 }}
+	disks := op.Stage{Name: "disks", Done: true, Duration: 82 * time.Millisecond}
+	_, err := follow(t.Context(), s,
+		operation(op.Running, op.Stage{Name: "disks"}),
+		operation(op.Running, disks, op.Stage{Name: "boot\n"}),
+		operation(op.Failed, disks, op.Stage{Name: "boot\n"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("disks … done 82 ms\nboot\\n … failed 3.00 s\n", b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFollowOnATerminal(t *testing.T) {
+	var b bytes.Buffer
+	s := &term.IO{Err: &b, ErrTTY: true, Width: func() int { return 60 }}
+	_, err := follow(t.Context(), s,
+		operation(op.Running, op.Stage{Name: "boot", Detail: strings.Repeat("x", 100)}),
+		operation(op.Done, op.Stage{Name: "boot", Done: true, Duration: time.Second}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := b.String()
+	for _, want := range []string{"\x1b[?25l", "xxx…\x1b[K\n", "\x1b[1A", "  ✓ boot                     1.00 s\x1b[K\n", "\x1b[?25h"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
+	for line := range strings.SplitSeq(got, "\n") {
+		if n := len([]rune(line)); n > 60+30 { // 30 for the control sequences
+			t.Errorf("a line would wrap: %q", line)
+		}
+	}
+}
