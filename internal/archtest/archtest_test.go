@@ -203,7 +203,9 @@ func under(place string, prefixes []string) bool {
 }
 
 func hasPrefix(path string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return path == strings.TrimSuffix(p, "/") || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") })
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return path == strings.TrimSuffix(p, "/") || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/")
+	})
 }
 
 // standard reports whether an import path belongs to the standard library: no dot in its first

@@ -67,6 +67,14 @@ func (e *Error) WithOp(op, subject string) *Error {
 	return &c
 }
 
+// InOp returns a copy that says what was tried on what, unless the error says it already.
+func (e *Error) InOp(op, subject string) *Error {
+	if e.Op != "" {
+		return e
+	}
+	return e.WithOp(op, subject)
+}
+
 // WithHint returns a copy that says what to do.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	c := *e

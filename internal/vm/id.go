@@ -21,6 +21,13 @@ func NewID() ID {
 	return ID(hex.EncodeToString(b[:]))
 }
 
+// NewMachineID returns a random id in the form of /etc/machine-id: 32 lower-case hexadecimal digits.
+func NewMachineID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
 var idPattern = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
 // Valid reports whether the id has the form that NewID gives.

@@ -74,8 +74,9 @@ const (
 	MaxDisk     = 16 * TiB
 )
 
-// Check reports what is wrong with a spec. rootMin is the size of the image's root file system.
-func (s Spec) Check(rootMin int64) error {
+// Check reports what is wrong with a spec. rootMin and workMin are the sizes in bytes of the image's
+// root file system and work seed: a disk cannot be smaller than what it is cloned from.
+func (s Spec) Check(rootMin, workMin int64) error {
 	bad := func(field, format string, args ...any) *fault.Error {
 		return fault.New(fault.Invalid, format, args...).WithOp("size VM's", field)
 	}
@@ -91,6 +92,9 @@ func (s Spec) Check(rootMin int64) error {
 			WithHint("choose at least %s, or leave it out", FormatSize(rootMin))
 	case s.RootDisk > MaxDisk:
 		return bad("root-disk", "%s is out of range", FormatSize(s.RootDisk)).WithHint("choose at most %s", FormatSize(MaxDisk))
+	case s.WorkDisk < workMin:
+		return bad("work-disk", "%s is smaller than its image's work seed, %s", FormatSize(s.WorkDisk), FormatSize(workMin)).
+			WithHint("choose at least %s, or leave it out", FormatSize(workMin))
 	case s.WorkDisk < MinWorkDisk || s.WorkDisk > MaxDisk:
 		return bad("work-disk", "%s is out of range", FormatSize(s.WorkDisk)).WithHint("choose %s to %s", FormatSize(MinWorkDisk), FormatSize(MaxDisk))
 	case s.RootDisk%(4*KiB) != 0 || s.WorkDisk%(4*KiB) != 0:
