@@ -1,0 +1,162 @@
+package proc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// Groups keeps each hypervisor of one instance in a cgroup of its own. A process is in its cgroup
+// from its first instruction on, so what a crash of ours leaves behind is always found there.
+// Where systemd manages the host, the process then moves on into a transient scope, so that systemd
+// knows it as something apart from the daemon's own service.
+type Groups struct {
+	mount   string // where the cgroup2 file system is
+	tag     vm.Tag
+	systemd bool
+}
+
+// OpenGroups finds the host's cgroup2 file system. Without one it fails with fault.Requirement.
+func OpenGroups(tag vm.Tag) (*Groups, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	mount := cgroup2Mount(mounts)
+	if mount == "" {
+		return nil, fault.New(fault.Requirement, "no cgroup2 file system is mounted").WithOp("open cgroups", "").
+			WithHint("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
+	}
+	_, err = os.Stat("/run/systemd/system")
+	return &Groups{mount: mount, tag: tag, systemd: err == nil}, nil
+}
+
+// cgroup2Mount finds the mount point in a mountinfo file: field 5, of the line whose file system
+// type, the first field after " - ", is cgroup2.
+func cgroup2Mount(mountinfo []byte) string {
+	for line := range bytes.Lines(mountinfo) {
+		before, after, ok := strings.Cut(string(line), " - ")
+		fields := strings.Fields(before)
+		if ok && len(fields) >= 5 && strings.HasPrefix(after, "cgroup2 ") {
+			return fields[4]
+		}
+	}
+	return ""
+}
+
+func (g *Groups) parent() string      { return filepath.Join(g.mount, g.tag.Bridge()) }
+func (g *Groups) dir(id vm.ID) string { return filepath.Join(g.parent(), string(id)) }
+func (g *Groups) scope(id vm.ID) string {
+	return "banger-" + string(g.tag) + "-" + string(id) + ".scope"
+}
+func (g *Groups) scopeDir(id vm.ID) string { return filepath.Join(g.mount, slice, g.scope(id)) }
+
+// slice is the systemd slice that holds the scopes.
+const slice = "system.slice"
+
+// Make creates the VM's cgroup, or finds it, and returns its directory for
+// SysProcAttr.CgroupFD. The caller closes it.
+func (g *Groups) Make(id vm.ID) (*os.File, error) {
+	if err := os.MkdirAll(g.dir(id), 0o755); err != nil { //nolint:gosec // the kernel's own mode for cgroups
+		return nil, fault.New(fault.Requirement, "%w", err).WithOp("make cgroup", g.dir(id)).
+			WithHint("run the daemon as root, and inside a container with a writable cgroup2 file system")
+	}
+	return os.Open(g.dir(id))
+}
+
+// Adopt moves the VM's process into its scope where systemd manages the host.
+func (g *Groups) Adopt(ctx context.Context, id vm.ID, pid int) error {
+	if !g.systemd {
+		return nil
+	}
+	return startScope(ctx, g.scope(id), "banger VM "+string(id), pid)
+}
+
+// Remove ends whatever runs in the VM's cgroup or scope and removes it. Gone is success.
+// It needs Linux 5.14.
+func (g *Groups) Remove(ctx context.Context, id vm.ID) error {
+	for _, dir := range []string{g.dir(id), g.scopeDir(id)} {
+		if err := removeGroup(ctx, dir); err != nil {
+			return fault.New(fault.Internal, "%w", err).WithOp("remove cgroup", dir).
+				WithHint("see what still runs in it: `cat %s/cgroup.procs`", dir)
+		}
+	}
+	// The instance's own cgroup goes with the last VM.
+	if err := unix.Rmdir(g.parent()); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+		return fmt.Errorf("remove cgroup %s: %w", g.parent(), err)
+	}
+	return nil
+}
+
+func removeGroup(ctx context.Context, dir string) error {
+	members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(members) > 0 {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, killed)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, pid := range strings.Fields(string(members)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				reap(n)
+			}
+		}
+		err := unix.Rmdir(dir)
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("it is still busy: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// List returns the VMs that have a cgroup or scope, whether anything runs in it or not.
+func (g *Groups) List() ([]vm.ID, error) {
+	plain, err := filepath.Glob(filepath.Join(g.parent(), "*/cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	scopes, err := filepath.Glob(filepath.Join(g.mount, slice, g.scope("*"), "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []vm.ID
+	seen := map[vm.ID]bool{}
+	for _, path := range append(plain, scopes...) {
+		name := strings.TrimSuffix(filepath.Base(filepath.Dir(path)), ".scope")
+		id := vm.ID(name[strings.LastIndexByte(name, '-')+1:])
+		if id.Valid() && !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
