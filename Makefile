@@ -1,0 +1,77 @@
+# banger. `make help` lists the targets; README.md names the two that matter: demo and test.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -buildvcs=false
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/banger
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(CACHE)/tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+
+# A build is newer than another by its stamp: the commit's time, or now when the tree is dirty.
+VERSION ?= $(shell cat VERSION)
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+STAMP := $(shell if [ -z "$$(git status --porcelain 2>/dev/null)" ]; then git log -1 --format=%ct 2>/dev/null; else date +%s; fi)
+LDFLAGS := -s -w -X banger/internal/buildinfo.version=$(VERSION) -X banger/internal/buildinfo.commit=$(COMMIT) -X banger/internal/buildinfo.stamp=$(STAMP)
+
+RUN ?=
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install the system packages that building and testing need, or say which are missing
+	@scripts/setup.sh
+
+.PHONY: build
+build: ## Build static binaries into bin/
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: setup build ## Pull the default image, create a VM, use it over SSH, delete it
+	@scripts/demo.sh
+
+.PHONY: test
+test: setup build lint test-unit e2e ## Run everything
+
+.PHONY: test-unit
+test-unit: ## Unit tests, with the race detector and in random order
+	CGO_ENABLED=1 go test -race -shuffle=on ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Check style and the rules that a linter can hold
+	$(GOLANGCI) run ./...
+
+.PHONY: e2e
+e2e: setup build ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
+	@bin/banger-lab e2e $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+.PHONY: verify
+verify: build ## A short smoke test of the installed system
+	@scripts/verify.sh $(ARGS)
+
+.PHONY: bench-create
+bench-create: setup build ## Create-to-ready over a bare Firecracker boot; ARGS="--json --runs N"
+	@bin/banger-lab bench-create $(ARGS)
+
+.PHONY: generate
+generate: ## Write what is derived from the code: docs/openapi.json
+	go generate ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the code
+	$(GOLANGCI) fmt ./...
+
+.PHONY: clean
+clean: ## Remove what build made; caches stay
+	rm -rf bin
+
+$(GOLANGCI):
+	@mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
