@@ -13,8 +13,8 @@ import (
 
 	"banger/internal/cli/exit"
 	"banger/internal/cli/ssh"
-	"banger/internal/cli/sshkey"
 	"banger/internal/cli/term"
+	"banger/internal/cli/userkey"
 	"banger/internal/fault"
 )
 
@@ -68,7 +68,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	key, err := sshkey.Ensure(filepath.Join(t.TempDir(), "k"))
+	key, err := userkey.Ensure(filepath.Join(t.TempDir(), "k"))
 	if err != nil {
 		t.Fatal(err)
 	}

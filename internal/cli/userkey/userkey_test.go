@@ -1,4 +1,4 @@
-package sshkey_test
+package userkey_test
 
 import (
 	"os"
@@ -7,18 +7,18 @@ import (
 	"sync"
 	"testing"
 
-	"banger/internal/cli/sshkey"
+	"banger/internal/cli/userkey"
 	"banger/internal/fault"
 )
 
 func TestEnsureRaces(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "banger", "id_ed25519")
-	keys := make([]sshkey.Key, 16)
+	keys := make([]userkey.Key, 16)
 	var wg sync.WaitGroup
 	for i := range keys {
 		wg.Go(func() {
 			var err error
-			if keys[i], err = sshkey.Ensure(path); err != nil {
+			if keys[i], err = userkey.Ensure(path); err != nil {
 				t.Error(err)
 			}
 		})
@@ -44,25 +44,25 @@ func TestEnsureRefusesRubbish(t *testing.T) {
 	if err := os.WriteFile(path, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sshkey.Ensure(path); !fault.Is(err, fault.Corrupt) {
+	if _, err := userkey.Ensure(path); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("err = %v", err)
 	}
 }
 
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
-	made, err := sshkey.Ensure(filepath.Join(dir, "made"))
+	made, err := userkey.Ensure(filepath.Join(dir, "made"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	mine := filepath.Join(dir, "mine")
-	if _, err := sshkey.Load(mine); !fault.Is(err, fault.Invalid) || !strings.Contains(fault.From(err).Hint, "ssh-keygen -y") {
+	if _, err := userkey.Load(mine); !fault.Is(err, fault.Invalid) || !strings.Contains(fault.From(err).Hint, "ssh-keygen -y") {
 		t.Errorf("err = %v", err)
 	}
 	if err := os.WriteFile(mine+".pub", []byte("# note\n"+made.Public+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := sshkey.Load(mine)
+	got, err := userkey.Load(mine)
 	if err != nil || got.Public != made.Public || got.Path != mine {
 		t.Errorf("Load = %+v, %v", got, err)
 	}

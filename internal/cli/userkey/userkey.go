@@ -1,12 +1,8 @@
-// Package sshkey finds or makes the key with which a user logs in to their VMs.
-package sshkey
+// Package userkey finds or makes the key with which a user logs in to their VMs.
+package userkey
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +11,11 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"banger/internal/fault"
+	"banger/internal/sshkey"
 )
+
+// comment marks the keys that banger made.
+const comment = "banger"
 
 // Key is a key pair on this machine.
 type Key struct {
@@ -46,12 +46,12 @@ func Load(path string) (Key, error) {
 		return Key{}, fault.New(fault.Invalid, "its public half cannot be read: %w", err).WithOp("use SSH key", path).
 			WithHint("set ssh_key to a private key that has its .pub file beside it: `ssh-keygen -y -f %s > %s.pub` makes one", path, path)
 	}
-	key, comment, _, _, err := ssh.ParseAuthorizedKey(pub)
+	key, note, _, _, err := ssh.ParseAuthorizedKey(pub)
 	if err != nil {
 		return Key{}, fault.New(fault.Invalid, "%s.pub does not hold a public key", path).WithOp("use SSH key", path).
 			WithHint("`ssh-keygen -y -f %s > %s.pub` makes it anew", path, path)
 	}
-	return Key{Path: path, Public: line(key, comment)}, nil
+	return Key{Path: path, Public: line(key, note)}, nil
 }
 
 // Ensure returns the ed25519 pair at path, making it and its directory when absent. Two processes
@@ -77,17 +77,13 @@ func Ensure(path string) (Key, error) {
 		return Key{}, fault.New(fault.Corrupt, "it is not an unencrypted private key: %w", err).WithOp("use SSH key", path).
 			WithHint("move it away and banger makes a new one, which VMs made before will not know")
 	}
-	return Key{Path: path, Public: line(signer.PublicKey(), "banger")}, nil
+	return Key{Path: path, Public: line(signer.PublicKey(), comment)}, nil
 }
 
 func create(path string) error {
-	_, secret, err := ed25519.GenerateKey(rand.Reader)
+	pair, err := sshkey.New(comment)
 	if err != nil {
-		return fmt.Errorf("generate: %w", err)
-	}
-	block, err := ssh.MarshalPrivateKey(secret, "banger")
-	if err != nil {
-		return fmt.Errorf("encode: %w", err)
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -97,7 +93,7 @@ func create(path string) error {
 		return err
 	}
 	defer os.Remove(f.Name())
-	if _, err := f.Write(pem.EncodeToMemory(block)); err != nil {
+	if _, err := f.WriteString(pair.Private); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -109,6 +105,6 @@ func create(path string) error {
 	return nil
 }
 
-func line(key ssh.PublicKey, comment string) string {
-	return strings.TrimSpace(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + comment)
+func line(key ssh.PublicKey, note string) string {
+	return strings.TrimSpace(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + note)
 }
