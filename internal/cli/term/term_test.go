@@ -177,3 +177,18 @@ func TestFollowOnATerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestCopyLines(t *testing.T) {
+	in := "[\x1b[0;32m  OK  \x1b[0m] Started.\r\n\x1b]0;owned\a\tx\n\n" + strings.Repeat("y", 40<<10) + "\nlogin: "
+	var b bytes.Buffer
+	if err := term.CopyLines(&b, strings.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	got := b.String()
+	if want := "[  OK  ] Started.\n\\x1b]0;owned\\x07\tx\n\nyyy"; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "y\nlogin: \n") {
+		t.Errorf("%.80q … %q", got, got[len(got)-20:])
+	}
+	if n := strings.Count(got, "y"); n != 40<<10 {
+		t.Errorf("%d bytes of the long line", n)
+	}
+}

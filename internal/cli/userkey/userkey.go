@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -25,17 +26,7 @@ type Key struct {
 
 // In returns whether one of the authorized_keys lines is this key, comments aside.
 func (k Key) In(lines []string) bool {
-	mine, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.Public))
-	if err != nil {
-		return false
-	}
-	for _, line := range lines {
-		other, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
-		if err == nil && string(other.Marshal()) == string(mine.Marshal()) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(lines, func(l string) bool { return sshkey.Same(l, k.Public) })
 }
 
 // Load reads the pair that the user configured: path is the private half, path.pub the public one.
