@@ -87,6 +87,9 @@ type Dirs interface {
 	Make(id vm.ID) error
 	Write(v vm.VM) error
 	Remove(id vm.ID) error
+	// KeepLogs moves a VM's logs to where they outlive it, a bounded number of such sets being
+	// kept, and returns their paths.
+	KeepLogs(id vm.ID, set string) ([]string, error)
 	// Tail returns the last lines of a log, escaped for a terminal; empty when there is none.
 	Tail(path string, lines int) string
 }

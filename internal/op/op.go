@@ -39,14 +39,14 @@ type State string
 
 // The states.
 const (
-	Running  State = "running"
+	Underway State = "running"
 	Done     State = "done"
 	Failed   State = "failed"
 	Canceled State = "canceled"
 )
 
 // Ended reports whether the state is final.
-func (s State) Ended() bool { return s != Running }
+func (s State) Ended() bool { return s != Underway }
 
 // Stage is one step of an operation. Stages may overlap.
 type Stage struct {

@@ -1,0 +1,331 @@
+// Package hosttest is a stateful fake of the host: it does in memory what the real one does with the
+// kernel, prints its state as text for a comparison as a whole, and can fail or crash at any of its
+// effects. Effects are numbered in the order in which they happen and carry a label.
+package hosttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"banger/internal/lifecycle"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// ErrCrashed is what every effect returns after the crash: the daemon that asked is dead.
+var ErrCrashed = errors.New("the daemon has crashed")
+
+// ErrInjected is the failure of a chosen effect.
+var ErrInjected = errors.New("injected failure")
+
+// Host is the fake. Its zero value is not usable; call New.
+type Host struct {
+	mu      sync.Mutex
+	taps    map[string]string         // TAP to bridge
+	bridges map[string]bool           // by name
+	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
+	names   map[vm.ID]string          // from vm.json, to print ids as names
+	kept    []string                  // logs of failed creates
+	procs   map[int]*process
+	nextPID int
+	guests  map[string]*guest // by jail
+
+	effects []string
+	failAt  int // number of the effect that fails, from 1; 0 is never
+	crashAt int // number of the effect after which the daemon is dead
+	crashed bool
+
+	// Behaviour of guests that boot from now on.
+	Guest Behaviour
+}
+
+// Behaviour is what a guest does when it is booted.
+type Behaviour string
+
+// The behaviours.
+const (
+	Healthy    Behaviour = ""            // says hello, then ready
+	Silent     Behaviour = "silent"      // never says a word
+	Dies       Behaviour = "dies"        // its hypervisor ends before it is ready
+	Deaf       Behaviour = "deaf"        // does not answer requests once it is ready
+	FailsEarly Behaviour = "fails early" // says hello, then that its boot failed, and ends
+)
+
+type process struct {
+	id   vm.ID
+	dir  string
+	gone chan struct{}
+	cpu  time.Duration
+	line func(string)
+}
+
+// New returns an empty host.
+func New() *Host {
+	return &Host{
+		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
+		names: map[vm.ID]string{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000,
+	}
+}
+
+// FailAt makes the n-th effect from now fail once.
+func (h *Host) FailAt(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.effects, h.failAt, h.crashAt = nil, n, 0
+}
+
+// CrashAt lets the n-th effect from now happen and every later one fail with ErrCrashed.
+func (h *Host) CrashAt(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.effects, h.failAt, h.crashAt = nil, 0, n
+}
+
+// Revive is the daemon's restart: effects work again, listeners of the dead daemon are gone.
+func (h *Host) Revive() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.crashed, h.failAt, h.crashAt = false, 0, 0
+	for dir, g := range h.guests {
+		if g.abandoned {
+			delete(h.guests, dir)
+		}
+	}
+}
+
+// Effects lists the labels of all effects since the last FailAt or CrashAt.
+func (h *Host) Effects() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.effects)
+}
+
+// effect counts one effect and says whether it may happen. h.mu is held.
+func (h *Host) effect(label string) error {
+	if h.crashed {
+		return ErrCrashed
+	}
+	h.effects = append(h.effects, label)
+	n := len(h.effects)
+	if n == h.failAt {
+		return fmt.Errorf("%s: %w", label, ErrInjected)
+	}
+	if n == h.crashAt {
+		h.crashed = true // this one still happens
+	}
+	return nil
+}
+
+// Text prints what the host holds, sorted, VM ids replaced by names. An empty host prints nothing.
+func (h *Host) Text() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var lines []string
+	for b := range h.bridges {
+		lines = append(lines, "bridge "+b)
+	}
+	for t, b := range h.taps {
+		lines = append(lines, "tap "+t+" on "+b)
+	}
+	for id, files := range h.dirs {
+		lines = append(lines, "dir "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))
+	}
+	for _, p := range h.procs {
+		lines = append(lines, "process "+string(p.id))
+	}
+	text := strings.Join(lines, "\n")
+	for id, name := range h.names {
+		text = strings.ReplaceAll(text, string(id), name)
+		text = strings.ReplaceAll(text, string(id[:8]), name)
+	}
+	lines = strings.Split(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// Clone implements disk.Disks.
+func (h *Host) Clone(_ context.Context, _, dst string, _ int64) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("clone " + filepath.Base(dst)); err != nil {
+		return "", err
+	}
+	return "reflink", h.put(dst)
+}
+
+// put makes a file below a VM's jail. h.mu is held.
+func (h *Host) put(path string) error {
+	id := vm.ID(filepath.Base(filepath.Dir(filepath.Dir(path))))
+	files, ok := h.dirs[id]
+	if !ok {
+		return fmt.Errorf("make %s: %w", path, fs.ErrNotExist)
+	}
+	files[filepath.Base(path)] = true
+	return nil
+}
+
+// Exists implements disk.Disks.
+func (h *Host) Exists(path string) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dirs[vm.ID(filepath.Base(filepath.Dir(filepath.Dir(path))))][filepath.Base(path)], nil
+}
+
+// Lose removes a file of a VM behind the daemon's back.
+func (h *Host) Lose(id vm.ID, file string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.dirs[id], file)
+}
+
+// Link implements bootset.Kernels.
+func (h *Host) Link(_ context.Context, _, dir string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("link boot set"); err != nil {
+		return err
+	}
+	return errors.Join(h.put(filepath.Join(dir, vm.FileKernel)), h.put(filepath.Join(dir, vm.FileInitrd)))
+}
+
+// Attach implements nic.Links.
+func (h *Host) Attach(_ context.Context, l vm.Lease) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("make bridge"); err != nil {
+		return err
+	}
+	h.bridges[l.Bridge] = true
+	if err := h.effect("make tap"); err != nil {
+		return err
+	}
+	h.taps[l.TAP] = l.Bridge
+	return nil
+}
+
+// Detach implements nic.Links.
+func (h *Host) Detach(_ context.Context, tap string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("remove tap"); err != nil {
+		return err
+	}
+	bridge := h.taps[tap]
+	delete(h.taps, tap)
+	if bridge != "" && !slices.Contains(slices.Collect(maps.Values(h.taps)), bridge) {
+		if err := h.effect("remove bridge"); err != nil {
+			return err
+		}
+		delete(h.bridges, bridge)
+	}
+	return nil
+}
+
+// Make implements lifecycle.Dirs.
+func (h *Host) Make(id vm.ID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("make directory"); err != nil {
+		return err
+	}
+	h.dirs[id] = map[string]bool{}
+	return nil
+}
+
+// Write implements lifecycle.Dirs.
+func (h *Host) Write(v vm.VM) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("write vm.json"); err != nil {
+		return err
+	}
+	files, ok := h.dirs[v.ID]
+	if !ok {
+		return fmt.Errorf("write vm.json: %w", fs.ErrNotExist)
+	}
+	files["vm.json"] = true
+	h.names[v.ID] = v.Name
+	return nil
+}
+
+// Remove implements lifecycle.Dirs.
+func (h *Host) Remove(id vm.ID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("remove directory"); err != nil {
+		return err
+	}
+	delete(h.dirs, id)
+	return nil
+}
+
+// KeepLogs implements lifecycle.Dirs.
+func (h *Host) KeepLogs(_ vm.ID, set string) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("keep logs"); err != nil {
+		return nil, err
+	}
+	h.kept = append(h.kept, set)
+	return []string{"/kept/" + set + "/console.log"}, nil
+}
+
+// Tail implements lifecycle.Dirs.
+func (*Host) Tail(string, int) string { return "last words on the console" }
+
+// Store returns a store whose commits are effects too.
+func (h *Host) Store(s lifecycle.Store) lifecycle.Store { return &gated{Store: s, host: h} }
+
+type gated struct {
+	lifecycle.Store
+	host *Host
+}
+
+func (g *gated) pass(label string) error {
+	g.host.mu.Lock()
+	defer g.host.mu.Unlock()
+	return g.host.effect(label)
+}
+
+// Create implements lifecycle.Store.
+func (g *gated) Create(ctx context.Context, v vm.VM, pick lifecycle.LeasePicker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
+	if err := g.pass("commit intent"); err != nil {
+		return vm.VM{}, err
+	}
+	g.host.mu.Lock()
+	g.host.names[v.ID] = v.Name
+	g.host.mu.Unlock()
+	return g.Store.Create(ctx, v, pick, hold, o)
+}
+
+// Commit implements lifecycle.Store.
+func (g *gated) Commit(ctx context.Context, c vm.Change) error {
+	label := "commit " + string(c.VM.State)
+	if c.Remove {
+		label = "commit removal"
+	}
+	if err := g.pass(label); err != nil {
+		return err
+	}
+	return g.Store.Commit(ctx, c)
+}
+
+// Lease is a lease picker over a small subnet.
+func Lease(taken []netip.Addr) (vm.Lease, error) {
+	subnet := netip.MustParsePrefix("198.18.0.0/24")
+	for a := subnet.Addr().Next().Next(); subnet.Contains(a); a = a.Next() {
+		if !slices.Contains(taken, a) {
+			return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: subnet.Addr().Next(), MAC: "02:00:" + fmt.Sprintf("%x:%x:%x:%x", a.As4()[0], a.As4()[1], a.As4()[2], a.As4()[3]), CID: 3}, nil
+		}
+	}
+	return vm.Lease{}, errors.New("no address left")
+}

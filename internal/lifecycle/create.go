@@ -1,0 +1,202 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"banger/internal/fault"
+	"banger/internal/feature"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/sshkey"
+	"banger/internal/vm"
+)
+
+// CreateRequest asks for a VM. Zero values take the defaults.
+type CreateRequest struct {
+	Name           string
+	Image          string
+	Labels         map[string]string
+	Spec           vm.Spec
+	AuthorizedKeys []string
+}
+
+// Create validates the request, commits its intent and begins the operation that makes the VM and
+// boots it. What a failed operation had made is gone again when it ends.
+func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateRequest) (op.Operation, error) {
+	v, err := m.draft(ctx, caller, req)
+	if err != nil {
+		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
+	}
+	if err := m.Preflight(ctx); err != nil {
+		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
+	}
+	o := newOperation(KindCreate, v, caller.UID)
+	v, err = m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
+		b, berr := m.blueprint(leased)
+		err = berr
+		return b.Records
+	}, o)
+	if err != nil {
+		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
+	}
+	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
+		err := m.create(ctx, job, v)
+		if err != nil {
+			err = m.undoCreate(job, v, err)
+		}
+		return err
+	}), nil
+}
+
+// draft derives the whole VM from a request.
+func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest) (vm.VM, error) {
+	if err := vm.CheckLabels(req.Labels); err != nil {
+		return vm.VM{}, err
+	}
+	images, err := m.images.List()
+	if err != nil {
+		return vm.VM{}, err
+	}
+	if req.Image == "" {
+		req.Image = m.Defaults.Image
+	}
+	img, err := image.Select(images, req.Image)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	if img.Arch != m.Arch {
+		return vm.VM{}, fault.New(fault.Incompatible, "image %s is for %s, this host is %s", img.Name, img.Arch, m.Arch).
+			WithHint("pull or import an image for %s", m.Arch)
+	}
+	if req.Name == "" {
+		if req.Name, err = m.freeName(ctx); err != nil {
+			return vm.VM{}, err
+		}
+	}
+	if err := vm.CheckName(req.Name); err != nil {
+		return vm.VM{}, err
+	}
+	spec := req.Spec
+	spec.VCPU = orDefault(spec.VCPU, m.Defaults.VCPU)
+	spec.Memory = orDefault(spec.Memory, m.Defaults.Memory)
+	spec.RootDisk = orDefault(spec.RootDisk, img.Root.Size)
+	spec.WorkDisk = orDefault(spec.WorkDisk, max(m.Defaults.WorkDisk, img.WorkSeed.Size))
+	if err := spec.Check(img.Root.Size, img.WorkSeed.Size); err != nil {
+		return vm.VM{}, err
+	}
+	id := vm.NewID()
+	host, err := sshkey.New("banger " + req.Name)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	for _, k := range req.AuthorizedKeys {
+		if err := sshkey.CheckPublic(k); err != nil {
+			return vm.VM{}, err
+		}
+	}
+	now := time.Now()
+	return vm.VM{
+		ID: id, Name: req.Name, Owner: caller.UID, Labels: req.Labels, Arch: img.Arch,
+		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec,
+		Desired: vm.Running, State: vm.Creating,
+		Access: vm.Access{
+			AuthorizedKeys: req.AuthorizedKeys,
+			HostKey:        host.Public, HostKeyPrivate: host.Private,
+			MachineID: vm.NewMachineID(),
+		},
+		Created: now, Changed: now,
+	}, nil
+}
+
+// freeName draws random names until one is not taken.
+func (m *Manager) freeName(ctx context.Context) (string, error) {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return "", err
+	}
+	taken := func(name string) bool {
+		return slices.ContainsFunc(all, func(v vm.VM) bool { return v.Name == name })
+	}
+	for range 100 {
+		if name := vm.RandomName(); !taken(name) {
+			return name, nil
+		}
+	}
+	return fmt.Sprintf("%s-%s", vm.RandomName(), vm.NewID()[:4]), nil
+}
+
+// pick completes the lease that the network chose with the VM's device names.
+func (m *Manager) pick(id vm.ID) LeasePicker {
+	return func(taken []netip.Addr) (vm.Lease, error) {
+		l, err := m.Pick(taken)
+		l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge()
+		return l, err
+	}
+}
+
+// create makes the VM and boots it.
+func (m *Manager) create(ctx context.Context, job *op.Job, v vm.VM) error {
+	err := run(ctx, job, group{{"directory", func(context.Context, feature.Report) error { return m.dirs.Make(v.ID) }}})
+	if err != nil {
+		return err
+	}
+	prepare := append(m.provision(v), m.up(v, true)...)
+	if err := run(ctx, job, prepare); err != nil {
+		return err
+	}
+	return m.boot(ctx, job, v)
+}
+
+// undoCreate removes everything that a failed create had made, the VM's directory and row with it:
+// nobody has ever been given the VM, so nothing of theirs can be in it.
+func (m *Manager) undoCreate(job *op.Job, v vm.VM, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
+	defer cancel()
+	cause = m.explain(v, cause)
+	if f := fault.From(cause); len(f.Logs) > 0 {
+		// The directory goes, but what explains the failure must outlive it.
+		kept, err := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID))
+		if err != nil {
+			m.log.Warn("keep logs of a failed create", "vm", v.Name, "error", err)
+		}
+		moved := *f
+		moved.Logs = kept
+		cause = &moved
+	}
+	if err := m.erase(ctx, v, failed(job, cause)); err != nil {
+		m.log.Error("undo create", "vm", v.Name, "id", v.ID, "error", err)
+		return fault.From(cause).WithHint("its remains could not be removed and will be at the daemon's next start: %v", err)
+	}
+	return cause
+}
+
+// erase takes down all that a VM holds and commits its absence.
+func (m *Manager) erase(ctx context.Context, v vm.VM, o *op.Operation) error {
+	m.release(v.ID)
+	records, err := m.store.Records(ctx, v.ID)
+	if err != nil {
+		return err
+	}
+	if err := m.takeDown(ctx, records); err != nil {
+		return err
+	}
+	if err := m.dirs.Remove(v.ID); err != nil {
+		return err
+	}
+	if err := m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: o}); err != nil {
+		return err
+	}
+	return nil
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

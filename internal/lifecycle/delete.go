@@ -1,0 +1,49 @@
+package lifecycle
+
+import (
+	"context"
+
+	"banger/internal/fault"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Delete removes a VM with its disks. A running one needs force.
+func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string, force bool) (op.Operation, error) {
+	v, err := m.Find(ctx, caller, selector)
+	if err != nil {
+		return op.Operation{}, err
+	}
+	if err := deletable(v, force); err != nil {
+		return op.Operation{}, err
+	}
+	return m.spawn(newOperation(KindDelete, v, caller.UID), v.ID, func(ctx context.Context, job *op.Job) error {
+		v, err := m.reload(ctx, v.ID)
+		if err != nil {
+			return err
+		}
+		if err := deletable(v, force); err != nil {
+			return err
+		}
+		v.State, v.Desired = vm.Deleting, vm.Deleting
+		o := job.Snapshot()
+		if err := m.commit(ctx, vm.Change{VM: v, Op: &o}); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBudget)
+		defer cancel()
+		if err := m.erase(ctx, v, ending(job)); err != nil {
+			return err
+		}
+		m.locks.forget(v.ID)
+		return nil
+	}), nil
+}
+
+func deletable(v vm.VM, force bool) error {
+	if force || v.State == vm.Stopped || v.State == vm.Crashed || v.State == vm.Deleting {
+		return nil
+	}
+	return fault.New(fault.WrongState, "it is %s", v.State).WithOp("delete VM", v.Name).
+		WithHint("stop it first with `banger vm stop %s`, or delete it running with --force", v.Name)
+}

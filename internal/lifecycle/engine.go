@@ -1,0 +1,132 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"banger/internal/feature"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// step is one labelled effect of a verb. The label names it in stages, logs and tests.
+type step struct {
+	label string
+	do    func(ctx context.Context, report feature.Report) error
+}
+
+// group is steps that may run side by side.
+type group []step
+
+// run executes groups in order. It returns when every step it started has returned, so that undo
+// never races a straggler.
+func run(ctx context.Context, job *op.Job, groups ...group) error {
+	for _, g := range groups {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		var eg *errgroup.Group
+		gctx := ctx
+		if len(g) > 1 {
+			eg, gctx = errgroup.WithContext(ctx)
+		} else {
+			eg = new(errgroup.Group)
+		}
+		for _, s := range g {
+			eg.Go(func() error {
+				stage := job.Stage(s.label)
+				defer stage.End()
+				return s.do(gctx, stage.Detail)
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// provision lists the once-only steps of every feature.
+func (m *Manager) provision(v vm.VM) group {
+	var g group
+	for _, f := range m.features {
+		if p, ok := f.(feature.Provisioner); ok {
+			g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error { return p.Provision(ctx, v, report) }})
+		}
+	}
+	return g
+}
+
+// up lists the steps that every start needs. skip leaves out features that were provisioned just
+// now and whose Up would only look at what Provision made.
+func (m *Manager) up(v vm.VM, provisioned bool) group {
+	var g group
+	for _, f := range m.features {
+		u, ok := f.(feature.Upper)
+		if _, p := f.(feature.Provisioner); !ok || p && provisioned {
+			continue
+		}
+		g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error { return u.Up(ctx, v, report) }})
+	}
+	return g
+}
+
+// takeDown removes what records name, in reverse order of the features, goes on after an error and
+// joins them. The hypervisor goes first: it holds the devices.
+func (m *Manager) takeDown(ctx context.Context, records []vm.Record) error {
+	var errs []error
+	for _, r := range records {
+		if r.Kind == vm.RecordProcess {
+			errs = append(errs, m.hyper.Release(ctx, r))
+		}
+	}
+	for i := len(m.features) - 1; i >= 0; i-- {
+		rm, ok := m.features[i].(feature.Remover)
+		if !ok {
+			continue
+		}
+		for _, r := range records {
+			if r.Kind == rm.Removes() {
+				if err := rm.Remove(ctx, r); err != nil {
+					errs = append(errs, fmt.Errorf("remove %s %s: %w", r.Kind, r.Name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// blueprint asks every feature what it contributes.
+func (m *Manager) blueprint(v vm.VM) (feature.Blueprint, error) {
+	img, err := m.imageOf(v)
+	if err != nil {
+		return feature.Blueprint{}, err
+	}
+	b := feature.Blueprint{
+		Image: img,
+		Machine: vm.Machine{
+			ID: v.ID, Dir: m.layout.Jail(v.ID),
+			VCPU: v.Spec.VCPU, Memory: v.Spec.Memory, CID: v.Lease.CID,
+		},
+	}
+	b.Hold(v.ID, vm.RecordDir, m.layout.VM(v.ID), vm.UntilDelete)
+	b.Hold(v.ID, vm.RecordProcess, string(m.tag)+"/"+string(v.ID), vm.UntilStop)
+	for _, f := range m.features {
+		f.Contribute(v, &b)
+	}
+	return b, nil
+}
+
+// running keeps the records that a start makes.
+func running(records []vm.Record) []vm.Record {
+	var out []vm.Record
+	for _, r := range records {
+		if r.Until == vm.UntilStop {
+			out = append(out, r)
+		}
+	}
+	return out
+}

@@ -1,0 +1,216 @@
+package lifecycle
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"banger/internal/agentproto"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// live is a VM with a hypervisor: what this process knows of it beyond the store. All of it can be
+// learned again after a restart.
+type live struct {
+	ready chan struct{} // closed when the agent said Ready
+	gone  chan struct{} // closed when the hypervisor has ended
+
+	mu      sync.Mutex
+	guest   Guest
+	proc    vm.Process
+	ending  vm.Ending
+	failed  *agentproto.Failed
+	hello   bool
+	isReady bool
+	halting bool // someone watches the vCPUs
+}
+
+func newLive() *live {
+	return &live{ready: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// begin notes that the hypervisor runs.
+func (l *live) begin(g Guest, p vm.Process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.guest, l.proc = g, p
+}
+
+func (l *live) process() vm.Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.proc
+}
+
+func (l *live) agent() Guest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.guest
+}
+
+func (l *live) failure() *agentproto.Failed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+func (l *live) saidHello() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hello
+}
+
+// ask notes that it is us who want the guest down, so that nobody takes its end for a crash.
+func (l *live) ask() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending.Asked = vm.Stopped
+}
+
+func (l *live) evidence() vm.Ending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ending
+}
+
+// adopt registers a VM's hypervisor and watches it from now on.
+func (m *Manager) adopt(id vm.ID, l *live) {
+	m.mu.Lock()
+	m.live[id] = l
+	m.mu.Unlock()
+	m.watch.Go(func() {
+		if m.hyper.Wait(m.ctx, l.process()) != nil {
+			return // the daemon is stopping; the VM runs on
+		}
+		l.mu.Lock()
+		l.ending.Exited = !l.ending.Halted
+		asked := l.ending.Asked
+		l.mu.Unlock()
+		close(l.gone)
+		if asked == "" {
+			m.settle(id, l)
+		}
+	})
+}
+
+// release forgets a VM's hypervisor and closes the host's end of its vsock device.
+func (m *Manager) release(id vm.ID) {
+	m.mu.Lock()
+	l := m.live[id]
+	delete(m.live, id)
+	m.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.ask()
+	if g := l.agent(); g != nil {
+		_ = g.Close() // its socket goes with the VM's jail
+	}
+}
+
+func (m *Manager) liveOf(id vm.ID) *live {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live[id]
+}
+
+// guestEvent takes in what an agent pushed. The guest is hostile: package guest has bounded and
+// cleaned it, and here it can move only its own VM.
+func (m *Manager) guestEvent(l *live, job *op.Job, e GuestEvent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case e.Hello != nil:
+		l.hello = true
+	case e.Progress != nil:
+		if job != nil && !l.isReady {
+			job.Note("guest."+e.Progress.Stage, e.Progress.Uptime)
+		}
+	case e.Ready != nil:
+		if !l.isReady {
+			l.isReady = true
+			close(l.ready)
+		}
+	case e.Failed != nil:
+		l.failed = e.Failed
+	case e.Farewell != nil:
+		l.ending.Farewell = true
+		m.watchHalt(l)
+	}
+}
+
+// consoleLine reads the kernel's parting words off the console: the only witness of a forced reboot
+// or power-off, which end no process first.
+func (m *Manager) consoleLine(l *live, line string) {
+	w := vm.ParseWords(line)
+	if w == vm.WordsNone {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending.LastWords = w
+	if w == vm.WordsHalt {
+		m.watchHalt(l)
+	}
+}
+
+// watchHalt looks whether a guest that is going down has halted: silent vCPUs and an agent that does
+// not answer. Such a guest never ends its hypervisor by itself. l.mu is held.
+func (m *Manager) watchHalt(l *live) {
+	if l.halting || l.ending.Asked != "" || l.proc.PID == 0 {
+		return
+	}
+	l.halting = true
+	m.watch.Go(func() {
+		halted := m.halted(m.ctx, l)
+		l.mu.Lock()
+		l.halting = false
+		l.ending.Halted = halted
+		p := l.proc
+		l.mu.Unlock()
+		if halted {
+			if err := m.hyper.Kill(m.ctx, p); err != nil {
+				m.log.Error("end a halted guest's hypervisor", "pid", p.PID, "error", err)
+			}
+		}
+	})
+}
+
+// haltBudget is how long a guest may take from its farewell to its end before we stop looking: a
+// shutdown that hangs is the user's to kill.
+const haltBudget = 5 * time.Minute
+
+// halted returns true once the guest has halted, false when it ended otherwise or went on living.
+func (m *Manager) halted(ctx context.Context, l *live) bool {
+	ctx, cancel := context.WithTimeout(ctx, haltBudget)
+	defer cancel()
+	tick := time.NewTicker(m.HaltInterval)
+	defer tick.Stop()
+	p := l.process()
+	last, _ := m.hyper.CPUTime(p)
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-l.gone:
+			return false
+		case <-tick.C:
+		}
+		now, err := m.hyper.CPUTime(p)
+		if err != nil {
+			return false // it has ended
+		}
+		silent := now == last
+		last = now
+		if !silent {
+			continue
+		}
+		ping, stop := context.WithTimeout(ctx, m.HaltInterval)
+		err = l.agent().Ping(ping)
+		stop()
+		if err != nil {
+			return true
+		}
+	}
+}

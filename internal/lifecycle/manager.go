@@ -1,0 +1,203 @@
+package lifecycle
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"banger/internal/agentproto"
+	"banger/internal/fault"
+	"banger/internal/feature"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Config is what a Manager is made of.
+type Config struct {
+	Layout   vm.Layout
+	Tag      vm.Tag
+	Arch     string // of this host, as in GOARCH
+	BootID   string // of this host's kernel, as in vm.Process
+	Store    Store
+	Images   Images
+	Hyper    Hypervisor
+	Guests   Guests
+	Dirs     Dirs
+	Features []feature.Feature
+	Pick     LeasePicker
+	Tracker  *op.Tracker
+	Log      *slog.Logger
+
+	Defaults     Defaults
+	BootTimeout  time.Duration                   // from the hypervisor's start to readiness
+	StopTimeout  time.Duration                   // for an orderly shutdown, before the guest is killed
+	HaltInterval time.Duration                   // between two looks at the vCPUs of a guest that may have halted
+	Preflight    func(ctx context.Context) error // what any start needs of the host: KVM, Firecracker
+}
+
+// Defaults fill in what a create request leaves out.
+type Defaults struct {
+	Image    string
+	VCPU     int
+	Memory   int64 // bytes
+	WorkDisk int64 // bytes
+}
+
+// Manager runs the verbs. Verbs on one VM are serial, on different VMs parallel.
+type Manager struct {
+	Config
+	layout   vm.Layout
+	tag      vm.Tag
+	store    Store
+	images   Images
+	hyper    Hypervisor
+	guests   Guests
+	dirs     Dirs
+	features []feature.Feature
+	log      *slog.Logger
+
+	ctx    context.Context // ends when the daemon does
+	cancel context.CancelFunc
+	jobs   sync.WaitGroup // operations
+	watch  sync.WaitGroup // watchers of running VMs
+
+	locks locks
+	mu    sync.Mutex
+	live  map[vm.ID]*live // VMs with a hypervisor
+}
+
+// New returns a manager. Recover must be called before the first verb.
+func New(c Config) *Manager {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Manager{
+		Config: c,
+		layout: c.Layout, tag: c.Tag, store: c.Store, images: c.Images, hyper: c.Hyper,
+		guests: c.Guests, dirs: c.Dirs, features: c.Features, log: c.Log,
+		ctx: ctx, cancel: cancel,
+		locks: locks{held: map[vm.ID]chan struct{}{}},
+		live:  map[vm.ID]*live{},
+	}
+}
+
+// Idle waits until no operation runs.
+func (m *Manager) Idle(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { m.jobs.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Close lets go of every VM, which all run on, and waits for the manager's goroutines. Operations
+// that still run are canceled and undone.
+func (m *Manager) Close() {
+	m.cancel()
+	m.jobs.Wait()
+	m.watch.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, l := range m.live {
+		_ = l.agent().Close() // nothing depends on it any more
+		delete(m.live, id)
+	}
+}
+
+// List returns the VMs that the caller may see, ordered by name.
+func (m *Manager) List(ctx context.Context, caller vm.Caller) ([]vm.VM, error) {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]vm.VM, 0, len(all))
+	for _, v := range all {
+		if caller.Sees(v.Owner) {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// Find returns the VM that the selector names. Another owner's VM is fault.NotFound.
+func (m *Manager) Find(ctx context.Context, caller vm.Caller, selector string) (vm.VM, error) {
+	seen, err := m.List(ctx, caller)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return vm.Select(seen, selector)
+}
+
+// reload returns the VM as it is committed now.
+func (m *Manager) reload(ctx context.Context, id vm.ID) (vm.VM, error) {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return vm.Select(all, string(id))
+}
+
+func (m *Manager) imageOf(v vm.VM) (image.Manifest, error) {
+	all, err := m.images.List()
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	return image.Select(all, v.Image.ID)
+}
+
+// guestOf returns the agent of a running VM.
+func (m *Manager) guestOf(ctx context.Context, caller vm.Caller, selector string) (vm.VM, Guest, error) {
+	v, err := m.Find(ctx, caller, selector)
+	if err != nil {
+		return v, nil, err
+	}
+	l := m.liveOf(v.ID)
+	if v.State != vm.Running || l == nil {
+		return v, nil, notRunning(v, "reach VM")
+	}
+	return v, l.agent(), nil
+}
+
+func notRunning(v vm.VM, what string) error {
+	return fault.New(fault.WrongState, "it is %s", v.State).WithOp(what, v.Name).
+		WithHint("start it with `banger vm start %s`", v.Name)
+}
+
+// guestConfig is the document that the VM's guest gets at boot.
+func (m *Manager) guestConfig(v vm.VM) (agentproto.GuestConfig, error) {
+	b, err := m.blueprint(v)
+	return b.Guest, err
+}
+
+// locks gives each VM's verbs their turn.
+type locks struct {
+	mu   sync.Mutex
+	held map[vm.ID]chan struct{} // one token each
+}
+
+// lock waits for the VM's turn and returns what ends it.
+func (l *locks) lock(ctx context.Context, id vm.ID) (unlock func(), err error) {
+	l.mu.Lock()
+	turn, ok := l.held[id]
+	if !ok {
+		turn = make(chan struct{}, 1)
+		l.held[id] = turn
+	}
+	l.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// forget drops a deleted VM's turn.
+func (l *locks) forget(id vm.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, id)
+}

@@ -1,0 +1,98 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"banger/internal/fault"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// undoBudget bounds the work of taking down what a failed or canceled verb had made.
+const undoBudget = 2 * time.Minute
+
+// errCanceled is the cause of a context that a user called off.
+var errCanceled = errors.New("called off by the user")
+
+// newOperation describes a verb on a VM.
+func newOperation(kind string, v vm.VM, owner int) op.Operation {
+	return op.Operation{
+		ID: op.NewID(), Kind: kind, Subject: string(v.ID), Name: v.Name, Owner: owner,
+		State: op.Underway, Created: time.Now(),
+	}
+}
+
+// spawn runs a verb's body as a tracked operation. The body holds the VM's lock.
+func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context, job *op.Job) error) op.Operation {
+	ctx, cancel := context.WithCancelCause(m.ctx)
+	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
+	m.jobs.Go(func() {
+		defer cancel(nil)
+		unlock, err := m.locks.lock(ctx, id)
+		if err == nil {
+			err = body(ctx, job)
+			unlock()
+		}
+		job.Finish(asFault(o, err))
+		m.logOperation(job.Snapshot())
+	})
+	return job.Snapshot()
+}
+
+// asFault says which verb on which VM failed, unless the error says it already.
+func asFault(o op.Operation, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, errCanceled) {
+		err = fault.New(fault.Canceled, "it was called off").WithHint("what it had made was taken down again")
+	} else if errors.Is(err, context.Canceled) {
+		err = fault.New(fault.Canceled, "the daemon is stopping")
+	}
+	f := fault.From(err)
+	if f.Op == "" {
+		f = f.WithOp(verbs[o.Kind], o.Name)
+	}
+	return f
+}
+
+// verbs names operations as people do.
+var verbs = map[string]string{
+	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
+	KindDelete: "delete VM", KindEnded: "settle VM",
+}
+
+// Kinds of operations on VMs.
+const (
+	KindCreate = "vm.create"
+	KindStart  = "vm.start"
+	KindStop   = "vm.stop"
+	KindKill   = "vm.kill"
+	KindDelete = "vm.delete"
+	KindEnded  = "vm.ended" // the guest or its hypervisor ended by itself
+)
+
+func (m *Manager) logOperation(o op.Operation) {
+	for _, s := range o.Stages {
+		m.log.Info("stage", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "stage", s.Name, "duration", s.Duration, "detail", s.Detail)
+	}
+	if o.Error != nil {
+		m.log.Error("operation failed", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "error", o.Error.Error(), "code", o.Error.Code)
+		return
+	}
+	m.log.Info("operation", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "state", o.State, "duration", o.Ended.Sub(o.Created))
+}
+
+// ending returns the operation as it will stand once it has ended well, for the commit that records
+// the verb's outcome: outcome and end of operation are one transaction.
+func ending(job *op.Job) *op.Operation {
+	return new(job.Snapshot().Finished(nil))
+}
+
+// failed returns the operation as it will stand once it has failed with err.
+func failed(job *op.Job, err error) *op.Operation {
+	o := job.Snapshot()
+	return new(o.Finished(asFault(o, err)))
+}

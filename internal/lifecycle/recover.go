@@ -1,0 +1,94 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"banger/internal/agentproto"
+	"banger/internal/vm"
+)
+
+// Recover brings what the store says in line with what the kernel says, after the daemon was
+// restarted: it takes running VMs back, finishes or undoes what was interrupted, and settles VMs
+// that ended meanwhile. It must return before the first verb.
+//
+// A VM that cannot be recovered does not keep the others from it: its error is logged and the next
+// start tries again.
+func (m *Manager) Recover(ctx context.Context) error {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	var eg errgroup.Group
+	eg.SetLimit(16)
+	for _, v := range all {
+		eg.Go(func() error {
+			if err := m.recoverVM(ctx, v); err != nil {
+				m.log.Error("recover VM", "vm", v.Name, "id", v.ID, "state", v.State, "error", err)
+			}
+			return nil
+		})
+	}
+	return eg.Wait()
+}
+
+func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
+	switch v.State {
+	case vm.Creating, vm.Deleting:
+		// Nobody was ever given a VM whose create was interrupted; nobody wants one that was being deleted.
+		m.log.Info("finish interrupted operation", "vm", v.Name, "id", v.ID, "state", v.State)
+		return m.erase(ctx, v, nil)
+	case vm.Starting:
+		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its start was interrupted by the daemon's end"
+		return m.rest(v, nil)
+	case vm.Stopping:
+		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its stop was interrupted by the daemon's end"
+		return m.rest(v, nil)
+	case vm.Running:
+		if v.Process != nil && m.hyper.Alive(*v.Process) {
+			return m.reattach(ctx, v)
+		}
+		v.State, v.Reason = vm.Crashed, "its hypervisor ended while no daemon was watching"
+		if v.Process == nil || v.Process.BootID != m.BootID {
+			v.State, v.Reason = vm.Stopped, "the host was restarted"
+		}
+		return m.rest(v, nil)
+	default:
+		return nil
+	}
+}
+
+// reattach takes a running VM back.
+func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
+	l := newLive()
+	guest, err := m.guests.Open(m.layout.Jail(v.ID),
+		func() agentproto.GuestConfig {
+			cfg, err := m.guestConfig(v)
+			if err != nil {
+				m.log.Error("guest config", "vm", v.Name, "error", err)
+			}
+			return cfg
+		},
+		func(e GuestEvent) { m.guestEvent(l, nil, e) })
+	if err != nil {
+		return err
+	}
+	l.begin(guest, *v.Process)
+	if err := m.hyper.Attach(ctx, v.ID, *v.Process, func(line string) { m.consoleLine(l, line) }); err != nil {
+		return fmt.Errorf("attach to pid %d: %w", v.Process.PID, err)
+	}
+	m.adopt(v.ID, l)
+	m.log.Info("took VM back", "vm", v.Name, "id", v.ID, "pid", v.Process.PID)
+
+	// It may have powered itself off while nobody watched: then it is silent for ever.
+	ping, cancel := context.WithTimeout(ctx, m.HaltInterval)
+	defer cancel()
+	if guest.Ping(ping) != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		m.watchHalt(l)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package op
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"banger/internal/fault"
+)
+
+// keepEnded is how many ended operations a Tracker remembers; older ones are the store's to tell.
+const keepEnded = 200
+
+// Tracker knows the operations of this process while they run and for a while after. It performs no
+// I/O and starts no goroutine.
+type Tracker struct {
+	mu    sync.Mutex
+	jobs  map[ID]*Job
+	ended []ID // oldest first
+}
+
+// NewTracker returns an empty tracker.
+func NewTracker() *Tracker {
+	return &Tracker{jobs: map[ID]*Job{}}
+}
+
+// Job is one operation under way.
+type Job struct {
+	tracker *Tracker
+	cancel  func()
+
+	mu      sync.Mutex
+	op      Operation
+	changed chan struct{} // closed and replaced at every change
+}
+
+// Begin starts to track an operation. cancel is called when somebody calls it off.
+func (t *Tracker) Begin(o Operation, cancel func()) *Job {
+	j := &Job{tracker: t, cancel: cancel, op: o, changed: make(chan struct{})}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.jobs[o.ID] = j
+	return j
+}
+
+// Get returns an operation as it is now.
+func (t *Tracker) Get(id ID) (Operation, bool) {
+	j := t.job(id)
+	if j == nil {
+		return Operation{}, false
+	}
+	return j.Snapshot(), true
+}
+
+// List returns what is tracked, newest first.
+func (t *Tracker) List() []Operation {
+	t.mu.Lock()
+	jobs := make([]*Job, 0, len(t.jobs))
+	for _, j := range t.jobs {
+		jobs = append(jobs, j)
+	}
+	t.mu.Unlock()
+	out := make([]Operation, 0, len(jobs))
+	for _, j := range jobs {
+		out = append(out, j.Snapshot())
+	}
+	slices.SortFunc(out, func(a, b Operation) int { return b.Created.Compare(a.Created) })
+	return out
+}
+
+// Cancel calls an operation off. It ends when what it had made is undone.
+func (t *Tracker) Cancel(id ID) error {
+	j := t.job(id)
+	if j == nil || j.Snapshot().State.Ended() {
+		return fault.New(fault.WrongState, "it has ended already").WithOp("cancel operation", string(id)).
+			WithHint("run `banger op show %s` to see how", id)
+	}
+	j.cancel()
+	return nil
+}
+
+// Follow calls each with the operation as it is now and again after changes, until it has ended or
+// ctx is done. A slow reader sees fewer intermediate states, never a stale one, and delays nobody.
+func (t *Tracker) Follow(ctx context.Context, id ID, each func(Operation) error) error {
+	j := t.job(id)
+	if j == nil {
+		return fault.New(fault.NotFound, "no such operation").WithOp("follow operation", string(id)).
+			WithHint("run `banger op list`")
+	}
+	for {
+		j.mu.Lock()
+		now, changed := j.copy(), j.changed
+		j.mu.Unlock()
+		if err := each(now); err != nil {
+			return err
+		}
+		if now.State.Ended() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (t *Tracker) job(id ID) *Job {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.jobs[id]
+}
+
+// Snapshot returns the operation as it is now.
+func (j *Job) Snapshot() Operation {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.copy()
+}
+
+func (j *Job) copy() Operation {
+	o := j.op
+	o.Stages = slices.Clone(o.Stages)
+	return o
+}
+
+// update changes the operation and wakes its followers.
+func (j *Job) update(change func(*Operation)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	change(&j.op)
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// ActiveStage is a stage that has begun.
+type ActiveStage struct {
+	job   *Job
+	index int
+	begun time.Time // its monotonic reading survives; a stored Stage's does not
+}
+
+// Stage begins a stage.
+func (j *Job) Stage(name string) *ActiveStage {
+	r := &ActiveStage{job: j, begun: time.Now()}
+	j.update(func(o *Operation) {
+		r.index = len(o.Stages)
+		o.Stages = append(o.Stages, Stage{Name: name, Started: r.begun})
+	})
+	return r
+}
+
+// Detail says what the stage is doing now, one line.
+func (r *ActiveStage) Detail(text string) {
+	r.job.update(func(o *Operation) { o.Stages[r.index].Detail = text })
+}
+
+// End ends the stage.
+func (r *ActiveStage) End() {
+	r.job.update(func(o *Operation) {
+		o.Stages[r.index].Duration = time.Since(r.begun)
+		o.Stages[r.index].Done = true
+	})
+}
+
+// Note adds a stage that happened elsewhere, ending at the given time on that place's own clock.
+func (j *Job) Note(name string, at time.Duration) {
+	j.update(func(o *Operation) {
+		if len(o.Stages) < maxStages {
+			o.Stages = append(o.Stages, Stage{Name: name, Started: time.Now(), Duration: at, Done: true})
+		}
+	})
+}
+
+// maxStages bounds what a chatty guest can add.
+const maxStages = 200
+
+// Finish ends the operation: well, or with the error that ended it.
+func (j *Job) Finish(err error) {
+	j.update(func(o *Operation) { *o = o.Finished(err) })
+	t := j.tracker
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = append(t.ended, j.op.ID)
+	if len(t.ended) > keepEnded {
+		delete(t.jobs, t.ended[0])
+		t.ended = t.ended[1:]
+	}
+}
+
+// Finished returns the operation as it stands once it has ended with err, nil for well.
+func (o Operation) Finished(err error) Operation {
+	o.State, o.Ended = Done, time.Now()
+	if err != nil {
+		o.State, o.Error = Failed, fault.From(err)
+		if o.Error.Code == fault.Canceled {
+			o.State = Canceled
+		}
+	}
+	return o
+}
