@@ -1,0 +1,201 @@
+// Package block makes and measures the files that VMs use as disks.
+//
+// A fresh disk is not synced to stable storage here: the guest's first flush does that, since the
+// drives' Writeback cache turns it into an fsync of the whole file, cloned extents and new length
+// included. Until then the disk holds nothing that its image does not.
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// The ways of making a clone.
+const (
+	Reflink = "reflink" // shares its blocks with the source until they are written
+	Copy    = "copy"    // has blocks of its own, and the source's holes
+)
+
+// Disks makes disks. Its zero value is ready.
+type Disks struct{}
+
+// Clone makes dst a private copy of src, size bytes long, or as long as src where size is 0, and says
+// how: Reflink or Copy. It never shrinks and never overwrites. What it does not finish it removes.
+// Growing costs nothing here: the tail is a hole, and the guest enlarges the file system.
+func (Disks) Clone(ctx context.Context, src, dst string, size int64) (method string, err error) {
+	from, err := os.Open(src)
+	if err != nil {
+		return "", explain(err, src)
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err != nil {
+		return "", explain(err, src)
+	}
+	if !info.Mode().IsRegular() {
+		return "", explain(errors.New("it is not a regular file"), src)
+	}
+	if size == 0 {
+		size = info.Size()
+	}
+	if size < info.Size() {
+		return "", fault.New(fault.Invalid, "%s is less than the %s it must hold", vm.FormatSize(size), vm.FormatSize(info.Size())).
+			WithOp("clone disk", dst).WithHint("choose at least %s", vm.FormatSize(info.Size()))
+	}
+	to, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", explain(err, dst)
+	}
+	defer func() {
+		if cerr := to.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			method, err = "", explain(errors.Join(err, os.Remove(dst)), dst)
+		}
+	}()
+	method, err = clone(ctx, to, from, info.Size())
+	if err == nil && size > info.Size() {
+		err = to.Truncate(size)
+	}
+	return method, err
+}
+
+func clone(ctx context.Context, to, from *os.File, size int64) (string, error) {
+	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
+	switch {
+	case err == nil:
+		return Reflink, nil
+	case cannotReflink(err):
+		return Copy, copySparse(ctx, to, from, size)
+	default:
+		return "", err
+	}
+}
+
+// cannotReflink tells a file system that cannot share blocks, or two of them, from a failure.
+func cannotReflink(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY)
+}
+
+// copyStep is how much is copied between two looks at the context.
+const copyStep = 64 << 20
+
+// copySparse copies the data and leaves the holes out. The Go library turns each CopyN between files
+// into copy_file_range, and into reads and writes where the kernel refuses that.
+func copySparse(ctx context.Context, to, from *os.File, size int64) error {
+	for end := int64(0); end < size; {
+		data, err := unix.Seek(int(from.Fd()), end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // only a hole is left
+		}
+		if err != nil {
+			return fmt.Errorf("find data: %w", err)
+		}
+		end, err = unix.Seek(int(from.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("find hole: %w", err)
+		}
+		if _, err := from.Seek(data, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := to.Seek(data, io.SeekStart); err != nil {
+			return err
+		}
+		for at := data; at < end; at += copyStep {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if _, err := io.CopyN(to, from, min(copyStep, end-at)); err != nil {
+				return err
+			}
+		}
+	}
+	return to.Truncate(size)
+}
+
+// explain says what a failure means to the one who wanted a disk.
+func explain(err error, path string) error {
+	code, hint := fault.Internal, "see that the directory is there, and that the daemon may use it"
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		code, hint = fault.Exhausted, "free some space: delete VMs or images that you no longer need"
+	case errors.Is(err, unix.EFBIG):
+		code, hint = fault.Invalid, "choose a smaller disk: the file system holds no file of this size"
+	case errors.Is(err, fs.ErrExist):
+		code, hint = fault.AlreadyExists, "nothing was overwritten; move the file away if it is not needed"
+	case errors.Is(err, context.Canceled):
+		code, hint = fault.Canceled, ""
+	case errors.Is(err, context.DeadlineExceeded):
+		code, hint = fault.Timeout, ""
+	}
+	return &fault.Error{Code: code, Op: "clone disk", Subject: path, Msg: reason(err), Hint: hint, Err: err}
+}
+
+// reason drops the path from an error that is about to be shown beside it.
+func reason(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+// Exists reports whether path is a regular file.
+func (Disks) Exists(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.Mode().IsRegular(), err
+}
+
+// Reflinks tries whether files in dir can share their blocks.
+func Reflinks(dir string) (bool, error) {
+	var files [2]*os.File
+	for i := range files {
+		f, err := os.CreateTemp(dir, ".reflink-")
+		if err != nil {
+			return false, err
+		}
+		defer f.Close()
+		if err := os.Remove(f.Name()); err != nil {
+			return false, err
+		}
+		files[i] = f
+	}
+	if _, err := files[0].Write(make([]byte, 4096)); err != nil {
+		return false, err
+	}
+	err := unix.IoctlFileClone(int(files[1].Fd()), int(files[0].Fd()))
+	if err != nil && cannotReflink(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Free is how many bytes the file system of dir has left for ordinary users.
+func Free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil //nolint:unconvert // its type differs by architecture
+}
+
+// Allocated is how many bytes a file occupies. Blocks it shares with another count for both.
+func Allocated(path string) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Blocks * 512, nil
+}
