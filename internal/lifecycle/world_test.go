@@ -1,0 +1,191 @@
+package lifecycle_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"banger/internal/fault"
+	"banger/internal/feature"
+	"banger/internal/feature/bootset"
+	"banger/internal/feature/disk"
+	"banger/internal/feature/identity"
+	"banger/internal/feature/nic"
+	"banger/internal/feature/sshaccess"
+	"banger/internal/hosttest"
+	"banger/internal/image"
+	"banger/internal/lifecycle"
+	"banger/internal/op"
+	"banger/internal/store"
+	"banger/internal/vm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const tag = vm.Tag("ab12")
+
+var (
+	alice = vm.Caller{UID: 1000, GID: 1000}
+	bob   = vm.Caller{UID: 1001, GID: 1001}
+	root  = vm.Caller{}
+)
+
+// world is a daemon's worth of lifecycle on a fake host with a real store.
+type world struct {
+	t     *testing.T
+	host  *hosttest.Host
+	store *store.Store
+	m     *lifecycle.Manager
+	// preflight is what the host lacks, if anything.
+	preflight error
+}
+
+type catalog []image.Manifest
+
+func (c catalog) List() ([]image.Manifest, error) { return c, nil }
+
+func debian() image.Manifest {
+	return image.Manifest{
+		ID: "0123456789ab", Name: "debian:12", Arch: "amd64",
+		Root: image.Disk{Size: 1 * vm.GiB}, WorkSeed: image.Disk{Size: 64 * vm.MiB},
+		Services: []image.Service{{Name: "ssh", Port: 22}},
+	}
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	s, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, host: hosttest.New(), store: s}
+	t.Cleanup(func() {
+		w.m.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.boot()
+	return w
+}
+
+// boot starts a daemon on the host and store as they are.
+func (w *world) boot() {
+	w.t.Helper()
+	layout := vm.Layout{State: "/state"}
+	w.m = lifecycle.New(lifecycle.Config{
+		Layout: layout, Tag: tag, Arch: "amd64", BootID: hosttest.BootID,
+		Store: w.host.Store(w.store), Images: catalog{debian(), foreign()},
+		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
+		Features: []feature.Feature{
+			disk.Root(layout, w.host), disk.Work(layout, w.host), &nic.Feature{Links: w.host},
+			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
+			identity.Feature{}, sshaccess.Feature{},
+		},
+		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: slog.New(slog.DiscardHandler),
+		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB},
+		BootTimeout: 2 * time.Second, StopTimeout: time.Second, HaltInterval: 2 * time.Millisecond,
+		Preflight: func(context.Context) error { return w.preflight },
+	})
+	if err := w.m.Recover(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func foreign() image.Manifest {
+	m := debian()
+	m.ID, m.Name, m.Arch = "fedcba987654", "debian:arm", "arm64"
+	return m
+}
+
+// restart kills the daemon and starts another.
+func (w *world) restart() {
+	w.t.Helper()
+	w.m.Close()
+	w.host.Revive()
+	w.boot()
+}
+
+// end follows an operation to its end and returns how it ended.
+func (w *world) end(o op.Operation, err error) error {
+	w.t.Helper()
+	if err != nil {
+		return err
+	}
+	var last op.Operation
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.m.Tracker.Follow(ctx, o.ID, func(now op.Operation) error { last = now; return nil }); err != nil {
+		w.t.Fatalf("follow %s: %v", o.Kind, err)
+	}
+	if last.Error != nil {
+		return last.Error
+	}
+	return nil
+}
+
+func (w *world) create(name string) error {
+	w.t.Helper()
+	return w.end(w.m.Create(w.t.Context(), alice, lifecycle.CreateRequest{Name: name}))
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) find(name string) vm.VM {
+	w.t.Helper()
+	v, err := w.m.Find(w.t.Context(), alice, name)
+	w.must(err)
+	return v
+}
+
+// await waits until the VM is in the state.
+func (w *world) await(name string, want vm.State) vm.VM {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		v := w.find(name)
+		if v.State == want && w.m.Idle(ctx) == nil {
+			return v
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("%s is %s (%s), want %s", name, v.State, v.Reason, want)
+		}
+	}
+}
+
+// holds compares the host's text.
+func (w *world) holds(want ...string) {
+	w.t.Helper()
+	if got := w.host.Text(); got != strings.Join(want, "\n") {
+		w.t.Errorf("the host holds\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+func runningText(name string) []string {
+	return []string{
+		"bridge banger-ab12",
+		"dir " + name + ": initrd root.ext4 vm.json vmlinux work.ext4",
+		"process " + name,
+		"tap btab12-" + name + " on banger-ab12",
+	}
+}
+
+func stoppedText(name string) []string {
+	return []string{"dir " + name + ": initrd root.ext4 vm.json vmlinux work.ext4"}
+}
+
+func code(err error) fault.Code { return fault.CodeOf(err) }
