@@ -1,0 +1,279 @@
+// Package link makes and removes the network devices of VMs: one bridge for the instance, and one
+// TAP on it for each running VM. Names are given, so undo needs nothing but the kernel.
+//
+// What it does happens in the network namespace of the calling thread.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// Links holds the devices of one instance. Its methods may be called side by side.
+type Links struct {
+	bridge string
+	mu     sync.Mutex // a bridge must not go while a TAP is about to join it
+}
+
+// New returns the devices of the instance with this tag.
+func New(tag vm.Tag) *Links { return &Links{bridge: tag.Bridge()} }
+
+// Attach makes the VM's TAP, up and on the bridge, and the bridge where it is missing. What exists
+// already is put right.
+func (l *Links) Attach(ctx context.Context, lease vm.Lease) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	master, err := ensureBridge(ctx, l.bridge, netip.PrefixFrom(lease.Gateway, lease.Address.Bits()))
+	if err != nil {
+		return explain("make bridge", l.bridge, err)
+	}
+	if err := ensureTAP(lease.TAP, master); err != nil {
+		return explain("make TAP", lease.TAP, err)
+	}
+	return nil
+}
+
+// Detach removes the TAP, and the bridge with its last port. Gone is success.
+func (l *Links) Detach(ctx context.Context, tap string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := remove(tap); err != nil {
+		return explain("remove TAP", tap, err)
+	}
+	bridge, err := find(l.bridge)
+	if err != nil || bridge == nil {
+		return explain("find bridge", l.bridge, err)
+	}
+	links, err := dump(ctx, netlink.LinkList)
+	if err != nil {
+		return explain("list ports of", l.bridge, err)
+	}
+	for _, port := range links {
+		if port.Attrs().MasterIndex == bridge.Attrs().Index {
+			return nil
+		}
+	}
+	return explain("remove bridge", l.bridge, remove(l.bridge))
+}
+
+// InUse lists the subnets that the host has addresses in or routes to, those of the instance's own
+// bridge excepted, so that a subnet can be chosen that hides none of them.
+func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
+	own := -1
+	bridge, err := find(l.bridge)
+	if err != nil {
+		return nil, explain("find bridge", l.bridge, err)
+	}
+	if bridge != nil {
+		own = bridge.Attrs().Index
+	}
+	addrs, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, explain("list addresses", "", err)
+	}
+	// The table 0 stands for all of them: a VPN may keep its routes in one of its own.
+	routes, err := dump(ctx, func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, explain("list routes", "", err)
+	}
+	var used []netip.Prefix
+	add := func(link int, n *net.IPNet) {
+		if p, ok := prefix(n); ok && link != own && p.Bits() > 0 { // a default route claims no subnet
+			used = append(used, p)
+		}
+	}
+	for _, a := range addrs {
+		add(a.LinkIndex, a.IPNet)
+	}
+	for _, r := range routes {
+		add(r.LinkIndex, r.Dst)
+	}
+	return used, nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits).Masked(), ok
+}
+
+var errForeign = errors.New("another kind of device has this name")
+
+// ensureBridge makes the bridge or puts it right. A bridge without STP forwards at once, so there is
+// no delay to set. Its MAC is fixed, since a bridge otherwise takes a port's, and guests would see
+// their gateway change.
+func ensureBridge(ctx context.Context, name string, addr netip.Prefix) (netlink.Link, error) {
+	mac := bridgeMAC(addr.Addr())
+	bridge, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	if bridge == nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = name, mac
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return nil, err
+		}
+		if bridge, err = netlink.LinkByName(name); err != nil {
+			return nil, err
+		}
+	}
+	if bridge.Type() != "bridge" {
+		return nil, fmt.Errorf("%w: %s", errForeign, bridge.Type())
+	}
+	if bridge.Attrs().HardwareAddr.String() != mac.String() {
+		if err := netlink.LinkSetHardwareAddr(bridge, mac); err != nil {
+			return nil, err
+		}
+	}
+	if err := disableIPv6(name); err != nil {
+		return nil, err
+	}
+	if err := onlyAddress(ctx, bridge, addr); err != nil {
+		return nil, err
+	}
+	return bridge, netlink.LinkSetUp(bridge)
+}
+
+// bridgeMAC derives a locally administered address from the bridge's IP address.
+func bridgeMAC(addr netip.Addr) net.HardwareAddr {
+	b := addr.As4()
+	return net.HardwareAddr{0x02, 0xba, b[0], b[1], b[2], b[3]}
+}
+
+// onlyAddress gives the link this IPv4 address and takes all others.
+func onlyAddress(ctx context.Context, link netlink.Link, want netip.Prefix) error {
+	have, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, a := range have {
+		if a.IPNet.String() == want.String() {
+			found = true
+		} else if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return err
+		}
+	}
+	if found {
+		return nil
+	}
+	return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{
+		IP: want.Addr().AsSlice(), Mask: net.CIDRMask(want.Bits(), want.Addr().BitLen()),
+	}})
+}
+
+// ensureTAP makes the TAP or puts it right.
+func ensureTAP(name string, master netlink.Link) error {
+	tap, err := find(name)
+	if err != nil {
+		return err
+	}
+	if tap == nil {
+		if err := createTAP(name); err != nil {
+			return err
+		}
+		if tap, err = netlink.LinkByName(name); err != nil {
+			return err
+		}
+	}
+	if tap.Type() != "tuntap" && tap.Type() != "tun" {
+		return fmt.Errorf("%w: %s", errForeign, tap.Type())
+	}
+	if err := disableIPv6(name); err != nil {
+		return err
+	}
+	if tap.Attrs().MasterIndex != master.Attrs().Index {
+		if err := netlink.LinkSetMaster(tap, master); err != nil {
+			return err
+		}
+	}
+	return netlink.LinkSetUp(tap)
+}
+
+// disableIPv6 keeps the host from hearing IPv6 on a device that guests write to: a router
+// advertisement from one would otherwise change the host's own routes. A kernel without IPv6 has no
+// such setting.
+func disableIPv6(name string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// find returns the link of this name, nil when there is none.
+func find(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return nil, nil //nolint:nilnil // no link is an answer, not a failure
+	}
+	return l, err
+}
+
+func remove(name string) error {
+	l, err := find(name)
+	if err != nil || l == nil {
+		return err
+	}
+	if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// dump repeats a listing that the kernel says was interrupted by a change.
+func dump[T any](ctx context.Context, list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// explain says what a failure means; nil stays nil.
+func explain(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := fault.New(fault.Internal, "%w", err).WithOp(op, subject)
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		e.Code = fault.Requirement
+		return e.WithHint("run the daemon as root, or with the capability CAP_NET_ADMIN")
+	case errors.Is(err, unix.EROFS):
+		e.Code = fault.Requirement
+		return e.WithHint("make /proc/sys writable: in a container, run it privileged")
+	case errors.Is(err, errNoTUN):
+		e.Code = fault.Requirement
+		return e.WithHint("load the module: `sudo modprobe tun`; in a container, pass the device in")
+	case errors.Is(err, errForeign):
+		e.Code = fault.AlreadyExists
+		return e.WithHint("look at it with `ip -d link show %s`, and remove it if nothing needs it", subject)
+	}
+	return e.WithHint("look at the host's devices with `ip -d link`, and at `dmesg`")
+}

@@ -1,0 +1,244 @@
+package link_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/fault"
+	"banger/internal/host/link"
+	"banger/internal/vm"
+)
+
+// inNamespace runs the test in a network namespace of its own. Its thread is never unlocked, so that
+// it ends with the test and nothing else ever runs in the namespace.
+func inNamespace(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("make a network namespace (the test needs root): %v", err)
+			return
+		}
+		test(t)
+	}()
+	<-done
+}
+
+func lease(id vm.ID, tag vm.Tag, addr string) vm.Lease {
+	p := netip.MustParsePrefix(addr)
+	return vm.Lease{
+		Address: p, Gateway: p.Masked().Addr().Next(), MAC: "02:00:00:00:00:05",
+		TAP: id.TAP(tag), Bridge: tag.Bridge(),
+	}
+}
+
+func names(t *testing.T) []string {
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Error(err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Attrs().Name != "lo" {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func TestAttachAndDetach(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12")
+		one, two := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.9.0.6/24")
+		for _, l := range []vm.Lease{one, one, two} { // making what exists is success
+			if err := links.Attach(t.Context(), l); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		if d := cmp.Diff([]string{"banger-ab12", "btab12-11111111", "btab12-22222222"}, names(t)); d != "" {
+			t.Error(d)
+		}
+		bridge, err := netlink.LinkByName("banger-ab12")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if mac := bridge.Attrs().HardwareAddr.String(); mac != "02:ba:0a:09:00:01" {
+			t.Errorf("bridge has MAC %s", mac)
+		}
+		checkUp(t, bridge)
+		addrs, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+		if err != nil || len(addrs) != 1 || addrs[0].IPNet.String() != "10.9.0.1/24" {
+			t.Errorf("bridge has %v, %v", addrs, err)
+		}
+		tap, err := netlink.LinkByName(one.TAP)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		checkUp(t, tap)
+		if tap.Attrs().MasterIndex != bridge.Attrs().Index {
+			t.Error("the TAP is not on the bridge")
+		}
+		openAsFirecracker(t, one.TAP)
+
+		for range 2 { // removing what is gone is success
+			if err := links.Detach(t.Context(), one.TAP); err != nil {
+				t.Error(err)
+			}
+		}
+		if d := cmp.Diff([]string{"banger-ab12", "btab12-22222222"}, names(t)); d != "" {
+			t.Error(d)
+		}
+		for range 2 {
+			if err := links.Detach(t.Context(), two.TAP); err != nil {
+				t.Error(err)
+			}
+		}
+		if left := names(t); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+}
+
+func checkUp(t *testing.T, l netlink.Link) {
+	if l.Attrs().Flags&net.FlagUp == 0 {
+		t.Errorf("%s is down", l.Attrs().Name)
+	}
+	name := l.Attrs().Name
+	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6"); err == nil && strings.TrimSpace(string(off)) != "1" {
+		t.Errorf("%s hears IPv6", name)
+	}
+}
+
+// openAsFirecracker opens the TAP with the ioctls that Firecracker 1.12 uses.
+func openAsFirecracker(t *testing.T, name string) {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, req); err != nil {
+		t.Errorf("TUNSETIFF: %v", err)
+	}
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.TUNSETVNETHDRSZ, 12); err != nil {
+		t.Errorf("TUNSETVNETHDRSZ: %v", err)
+	}
+}
+
+func TestAttachPutsRight(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12")
+		before := lease("111111111111", "ab12", "10.9.0.5/24")
+		if err := links.Attach(t.Context(), before); err != nil {
+			t.Error(err)
+			return
+		}
+		tap, _ := netlink.LinkByName(before.TAP)
+		bridge, _ := netlink.LinkByName("banger-ab12")
+		for _, err := range []error{netlink.LinkSetNoMaster(tap), netlink.LinkSetDown(tap), netlink.LinkSetDown(bridge)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if err := links.Attach(t.Context(), lease("111111111111", "ab12", "10.8.0.5/24")); err != nil {
+			t.Error(err)
+			return
+		}
+		tap, _ = netlink.LinkByName(before.TAP)
+		bridge, _ = netlink.LinkByName("banger-ab12")
+		checkUp(t, tap)
+		checkUp(t, bridge)
+		if tap.Attrs().MasterIndex != bridge.Attrs().Index {
+			t.Error("the TAP is not on the bridge")
+		}
+		addrs, err := netlink.AddrList(bridge, netlink.FAMILY_V4)
+		if err != nil || len(addrs) != 1 || addrs[0].IPNet.String() != "10.8.0.1/24" {
+			t.Errorf("bridge has %v, %v", addrs, err)
+		}
+		if mac := bridge.Attrs().HardwareAddr.String(); mac != "02:ba:0a:08:00:01" {
+			t.Errorf("bridge has MAC %s", mac)
+		}
+	})
+}
+
+func TestADeviceThatIsNotOurs(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "btab12-11111111"
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Error(err)
+			return
+		}
+		err := link.New("ab12").Attach(t.Context(), lease("111111111111", "ab12", "10.9.0.5/24"))
+		if !fault.Is(err, fault.AlreadyExists) || err.Error() != `make TAP "btab12-11111111": another kind of device has this name: bridge` {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestInUse(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12")
+		if err := links.Attach(t.Context(), lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
+			t.Error(err)
+			return
+		}
+		other := link.New("cd34")
+		if err := other.Attach(t.Context(), lease("333333333333", "cd34", "172.30.4.9/20")); err != nil {
+			t.Error(err)
+			return
+		}
+		bridge, _ := netlink.LinkByName("banger-cd34")
+		for _, r := range []string{"0.0.0.0/0", "192.168.77.0/24", "198.51.100.7/32"} {
+			_, dst, _ := net.ParseCIDR(r)
+			table := unix.RT_TABLE_MAIN
+			if r == "198.51.100.7/32" {
+				table = 1234
+			}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: dst, Table: table}); err != nil {
+				t.Errorf("%s: %v", r, err)
+			}
+		}
+		used, err := links.InUse(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"172.30.0.0/20", "192.168.77.0/24", "198.51.100.7/32"} {
+			if !slices.Contains(used, netip.MustParsePrefix(want)) {
+				t.Errorf("%s is missing in %v", want, used)
+			}
+		}
+		for _, p := range used {
+			if p.Bits() == 0 || p.Overlaps(netip.MustParsePrefix("10.9.0.0/24")) {
+				t.Errorf("%s is counted as in use", p)
+			}
+		}
+	})
+}
+
+func TestCheckTUN(t *testing.T) {
+	if err := link.CheckTUN(); err != nil {
+		t.Error(err)
+	}
+}
