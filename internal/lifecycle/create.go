@@ -27,6 +27,8 @@ type CreateRequest struct {
 // Create validates the request, commits its intent and begins the operation that makes the VM and
 // boots it. What a failed operation had made is gone again when it ends.
 func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateRequest) (op.Operation, error) {
+	m.choosing.RLock()
+	defer m.choosing.RUnlock()
 	v, err := m.draft(ctx, caller, req)
 	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)

@@ -63,9 +63,10 @@ type Manager struct {
 	jobs   sync.WaitGroup // operations
 	watch  sync.WaitGroup // watchers of running VMs
 
-	locks locks
-	mu    sync.Mutex
-	live  map[vm.ID]*live // VMs with a hypervisor
+	locks    locks
+	choosing sync.RWMutex // held for reading from the choice of an image to the commit of its VM
+	mu       sync.Mutex
+	live     map[vm.ID]*live // VMs with a hypervisor
 }
 
 // New returns a manager. Recover must be called before the first verb.

@@ -62,6 +62,7 @@ func asFault(o op.Operation, err error) error {
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
 	KindDelete: "delete VM", KindEnded: "settle VM",
+	KindPull: "pull image", KindImport: "import image",
 }
 
 // Kinds of operations on VMs.

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"banger/internal/agentproto"
-	"banger/internal/image"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -32,11 +31,6 @@ type Store interface {
 
 // LeasePicker chooses a lease given the addresses in use.
 type LeasePicker = func(taken []netip.Addr) (vm.Lease, error)
-
-// Images finds the boot sets.
-type Images interface {
-	List() ([]image.Manifest, error)
-}
 
 // Hypervisor runs machines. There is one driver: Firecracker.
 type Hypervisor interface {

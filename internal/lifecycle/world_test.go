@@ -44,9 +44,13 @@ type world struct {
 	preflight error
 }
 
-type catalog []image.Manifest
+// catalog is a fixed set of images.
+type catalog struct {
+	lifecycle.Images
+	list []image.Manifest
+}
 
-func (c catalog) List() ([]image.Manifest, error) { return c, nil }
+func (c catalog) List() ([]image.Manifest, error) { return c.list, nil }
 
 func debian() image.Manifest {
 	return image.Manifest{
@@ -79,7 +83,7 @@ func (w *world) boot() {
 	layout := vm.Layout{State: "/state"}
 	w.m = lifecycle.New(lifecycle.Config{
 		Layout: layout, Tag: tag, Arch: "amd64", BootID: hosttest.BootID,
-		Store: w.host.Store(w.store), Images: catalog{debian(), foreign()},
+		Store: w.host.Store(w.store), Images: catalog{list: []image.Manifest{debian(), foreign()}},
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
 		Features: []feature.Feature{
 			disk.Root(layout, w.host), disk.Work(layout, w.host), &nic.Feature{Links: w.host},

@@ -1,0 +1,147 @@
+package lifecycle
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Images finds, makes and removes boot sets. What it lists is whole: a half-made image is never seen.
+type Images interface {
+	List() ([]image.Manifest, error)
+	// Pull bootstraps an image. It reports stages as they begin, with what is going on in them.
+	Pull(ctx context.Context, name string, report StageReport) (image.Manifest, error)
+	// Import lays the tree in a tar stream into an image with another image's kernel.
+	Import(ctx context.Context, r ImportRequest, report StageReport) (image.Manifest, error)
+	Delete(id string) error
+}
+
+// StageReport tells that a stage goes on, and a line about it. A new name ends the stage before.
+type StageReport = func(stage, detail string)
+
+// ImportRequest asks for an image of a given tree.
+type ImportRequest struct {
+	Name       string
+	Source     string // where the tree came from, for the manifest
+	KernelFrom image.Manifest
+	Tar        io.Reader // plain or compressed
+}
+
+// Kinds of operations on images.
+const (
+	KindPull   = "image.pull"
+	KindImport = "image.import"
+)
+
+// ListImages returns the images, ordered by name.
+func (m *Manager) ListImages() ([]image.Manifest, error) {
+	all, err := m.images.List()
+	slices.SortFunc(all, func(a, b image.Manifest) int { return strings.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+// FindImage returns the image that the selector names.
+func (m *Manager) FindImage(selector string) (image.Manifest, error) {
+	all, err := m.images.List()
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	return image.Select(all, selector)
+}
+
+// PullImage begins to bootstrap an image.
+func (m *Manager) PullImage(caller vm.Caller, name string) (op.Operation, error) {
+	if err := image.CheckName(name); err != nil {
+		return op.Operation{}, err
+	}
+	return m.spawnImage(KindPull, caller, name, func(ctx context.Context, report StageReport) error {
+		_, err := m.images.Pull(ctx, name, report)
+		return err
+	}), nil
+}
+
+// ImportImage begins to make an image of the tree in r.Tar. The reader is used until the operation
+// has ended; wait for that before closing it.
+func (m *Manager) ImportImage(caller vm.Caller, r ImportRequest, kernelFrom string) (op.Operation, error) {
+	if err := image.CheckName(r.Name); err != nil {
+		return op.Operation{}, err
+	}
+	from, err := m.FindImage(kernelFrom)
+	if err != nil {
+		return op.Operation{}, err
+	}
+	r.KernelFrom = from
+	return m.spawnImage(KindImport, caller, r.Name, func(ctx context.Context, report StageReport) error {
+		_, err := m.images.Import(ctx, r, report)
+		return err
+	}), nil
+}
+
+func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body func(context.Context, StageReport) error) op.Operation {
+	o := op.Operation{
+		ID: op.NewID(), Kind: kind, Subject: name, Name: name, Owner: caller.UID,
+		State: op.Underway, Created: time.Now(),
+	}
+	ctx, cancel := context.WithCancelCause(m.ctx)
+	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
+	m.jobs.Go(func() {
+		defer cancel(nil)
+		var stage *op.ActiveStage
+		var current string
+		err := body(ctx, func(name, detail string) {
+			if stage == nil || name != current {
+				if stage != nil {
+					stage.End()
+				}
+				stage, current = job.Stage(name), name
+			}
+			stage.Detail(detail)
+		})
+		if stage != nil {
+			stage.End()
+		}
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		job.Finish(asFault(o, err))
+		m.logOperation(job.Snapshot())
+	})
+	return job.Snapshot()
+}
+
+// DeleteImage removes an image that no VM was made from.
+func (m *Manager) DeleteImage(ctx context.Context, selector string) error {
+	// A create that has chosen this image holds the lock until its VM is committed.
+	m.choosing.Lock()
+	defer m.choosing.Unlock()
+	img, err := m.FindImage(selector)
+	if err != nil {
+		return err
+	}
+	users, err := m.ImageUsers(ctx)
+	if err != nil {
+		return err
+	}
+	if names := users[img.ID]; len(names) > 0 {
+		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
+			WithHint("delete those VMs first")
+	}
+	return m.images.Delete(img.ID)
+}
+
+// ImageUsers returns the names of the VMs made from each image, by image id.
+func (m *Manager) ImageUsers(ctx context.Context) (map[string][]string, error) {
+	all, err := m.store.VMs(ctx)
+	users := map[string][]string{}
+	for _, v := range all {
+		users[v.Image.ID] = append(users[v.Image.ID], v.Name)
+	}
+	return users, err
+}
