@@ -41,7 +41,7 @@ func TestRunGivesBothStreamsAndTheLines(t *testing.T) {
 	if got := string(r.Stderr); got != "oops\n" {
 		t.Errorf("stderr %q", got)
 	}
-	want := map[string]bool{"in": true, "progress 1": true, "progress 2": true, "[31mred": true, "hello /": true, "oops": true}
+	want := map[string]bool{"in": true, "progress 1": true, "progress 2": true, "red": true, "hello /": true, "oops": true}
 	if d := cmp.Diff(want, lines); d != "" {
 		t.Error(d)
 	}

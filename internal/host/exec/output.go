@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"banger/internal/host/plain"
 )
 
 // tailWriter keeps the newest bytes written to it, at most max.
@@ -68,7 +70,7 @@ func (s *lineStream) Write(p []byte) (int, error) {
 }
 
 func (s *lineStream) end() {
-	if line := clean(string(s.buf)); line != "" {
+	if line := plain.Line(string(s.buf)); line != "" {
 		s.to.emit(line)
 	}
 	s.buf = s.buf[:0]
@@ -86,23 +88,10 @@ func (w *lineWriter) flush() {
 	}
 }
 
-// clean makes a line safe for a terminal and drops the space around it.
-func clean(line string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case r < ' ', r >= 0x7f && r < 0xa0:
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(line, "?")))
-}
-
 func lastLine(s string) string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := len(lines) - 1; i >= 0; i-- {
-		if line := clean(lines[i]); line != "" {
+		if line := plain.Line(lines[i]); line != "" {
 			return line
 		}
 	}
