@@ -101,14 +101,17 @@ func (g *Groups) Remove(ctx context.Context, id vm.ID) error {
 }
 
 func removeGroup(ctx context.Context, dir string) error {
-	members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
+	pids, err := members(dir)
 	if err != nil {
 		return err
 	}
-	if len(members) > 0 {
+	var ended []vm.Process
+	for _, pid := range pids {
+		if p, err := Identify(pid); err == nil {
+			ended = append(ended, p)
+		}
+	}
+	if len(pids) > 0 {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -118,10 +121,8 @@ func removeGroup(ctx context.Context, dir string) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		for _, pid := range strings.Fields(string(members)) {
-			if n, err := strconv.Atoi(pid); err == nil {
-				reap(n)
-			}
+		for _, p := range ended {
+			reap(p)
 		}
 		err := unix.Rmdir(dir)
 		if err == nil || errors.Is(err, unix.ENOENT) {
@@ -138,25 +139,34 @@ func removeGroup(ctx context.Context, dir string) error {
 	}
 }
 
-// List returns the VMs that have a cgroup or scope, whether anything runs in it or not.
-func (g *Groups) List() ([]vm.ID, error) {
-	plain, err := filepath.Glob(filepath.Join(g.parent(), "*/cgroup.procs"))
-	if err != nil {
-		return nil, err
-	}
-	scopes, err := filepath.Glob(filepath.Join(g.mount, slice, g.scope("*"), "cgroup.procs"))
-	if err != nil {
-		return nil, err
-	}
-	var ids []vm.ID
-	seen := map[vm.ID]bool{}
-	for _, path := range append(plain, scopes...) {
-		name := strings.TrimSuffix(filepath.Base(filepath.Dir(path)), ".scope")
-		id := vm.ID(name[strings.LastIndexByte(name, '-')+1:])
-		if id.Valid() && !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
+// Members returns the pids of what runs in the VM's cgroup or scope.
+func (g *Groups) Members(id vm.ID) ([]int, error) {
+	var all []int
+	for _, dir := range []string{g.dir(id), g.scopeDir(id)} {
+		pids, err := members(dir)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, pids...)
 	}
-	return ids, nil
+	return all, nil
+}
+
+func members(dir string) ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, field := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("read members of %s: %w", dir, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }

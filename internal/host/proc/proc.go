@@ -93,7 +93,7 @@ func open(p vm.Process) (int, error) {
 func Wait(ctx context.Context, p vm.Process) error {
 	fd, err := open(p)
 	if errors.Is(err, ErrGone) {
-		reap(p.PID)
+		reap(p)
 		return nil
 	}
 	if err != nil {
@@ -118,15 +118,19 @@ func Wait(ctx context.Context, p vm.Process) error {
 		}
 		return fmt.Errorf("wait for process %d: %w", p.PID, err)
 	}
-	reap(p.PID)
+	reap(p)
 	return nil
 }
 
-// reap collects an ended child, so that it does not stay a zombie. For anyone else's process it does
-// nothing, and a pid of a living child is left alone.
-func reap(pid int) {
-	if pid > 0 {
-		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+// reap collects p if it is an ended child of ours, so that it does not stay a zombie. The start time
+// of a zombie is still told, so nobody else's child with the same pid is ever collected.
+func reap(p vm.Process) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	if err != nil {
+		return
+	}
+	if state, start, err := parseStat(stat); err == nil && state == 'Z' && start == p.StartTime {
+		_, _ = unix.Wait4(p.PID, nil, unix.WNOHANG, nil)
 	}
 }
 

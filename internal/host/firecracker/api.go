@@ -1,0 +1,136 @@
+package firecracker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// config is what Firecracker reads at its start: definition FullVmConfiguration of its API
+// description. Only what banger sets is here.
+type config struct {
+	BootSource        bootSource         `json:"boot-source"`
+	MachineConfig     machineConfig      `json:"machine-config"`
+	Drives            []drive            `json:"drives"`
+	NetworkInterfaces []networkInterface `json:"network-interfaces"`
+	Vsock             vsock              `json:"vsock"`
+	Entropy           entropyDevice      `json:"entropy"`
+	Balloon           balloon            `json:"balloon"`
+}
+
+type bootSource struct {
+	KernelImagePath string `json:"kernel_image_path"`
+	InitrdPath      string `json:"initrd_path,omitempty"`
+	BootArgs        string `json:"boot_args"`
+}
+
+type machineConfig struct {
+	VCPUCount  int   `json:"vcpu_count"`
+	MemSizeMiB int64 `json:"mem_size_mib"`
+}
+
+type drive struct {
+	DriveID      string    `json:"drive_id"`
+	PathOnHost   string    `json:"path_on_host"`
+	IsRootDevice bool      `json:"is_root_device"`
+	IsReadOnly   bool      `json:"is_read_only"`
+	CacheType    cacheType `json:"cache_type"`
+	IOEngine     ioEngine  `json:"io_engine"`
+}
+
+type cacheType string
+
+const writeback cacheType = "Writeback"
+
+type ioEngine string
+
+const syncEngine ioEngine = "Sync"
+
+type networkInterface struct {
+	IfaceID     string `json:"iface_id"`
+	HostDevName string `json:"host_dev_name"`
+	GuestMAC    string `json:"guest_mac"`
+}
+
+type vsock struct {
+	GuestCID uint32 `json:"guest_cid"`
+	UDSPath  string `json:"uds_path"`
+}
+
+type entropyDevice struct{}
+
+type balloon struct {
+	AmountMiB    int64 `json:"amount_mib"`
+	DeflateOnOOM bool  `json:"deflate_on_oom"`
+}
+
+// instanceInfo answers GET /.
+type instanceInfo struct {
+	AppName    string        `json:"app_name"`
+	ID         string        `json:"id"`
+	State      instanceState `json:"state"`
+	VMMVersion string        `json:"vmm_version"`
+}
+
+type instanceState string
+
+const running instanceState = "Running"
+
+// apiError is the body of every refusal.
+type apiError struct {
+	FaultMessage string `json:"fault_message"`
+}
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 1 << 20
+
+// describe asks the Firecracker that listens on socket what it is and does. It is answered once the
+// guest runs.
+func describe(ctx context.Context, socket string) (instanceInfo, error) {
+	// One request on a connection of its own: nothing is kept open that could leak.
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialUnix(ctx, socket) },
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://firecracker/", http.NoBody)
+	if err != nil {
+		return instanceInfo{}, err
+	}
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return instanceInfo{}, err
+	}
+	defer res.Body.Close()
+	body := json.NewDecoder(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode != http.StatusOK {
+		var refusal apiError
+		if err := body.Decode(&refusal); err != nil {
+			return instanceInfo{}, fmt.Errorf("status %s", res.Status)
+		}
+		return instanceInfo{}, fmt.Errorf("status %s: %s", res.Status, refusal.FaultMessage)
+	}
+	var info instanceInfo
+	if err := body.Decode(&info); err != nil {
+		return instanceInfo{}, fmt.Errorf("decode answer: %w", err)
+	}
+	return info, nil
+}
+
+// dialUnix connects to a Unix socket through its directory's descriptor: the kernel takes at most 107
+// bytes of a socket's path, and a state directory may lie deep.
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	var d net.Dialer
+	short := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)
+	return d.DialContext(ctx, "unix", short)
+}
