@@ -188,7 +188,7 @@ func Free(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:unconvert // its type differs by architecture
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // Allocated is how many bytes a file occupies. Blocks it shares with another count for both.

@@ -86,7 +86,7 @@ func TestContextEndsTheWholeGroup(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r)
 		_ = pid
 	}()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	pids := make(chan int, 1)
 	c := sh(`sleep 1000 & echo $!; wait`)
 	c.OnLine = func(l string) {

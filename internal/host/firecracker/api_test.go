@@ -127,10 +127,10 @@ func (s swagger) differences(at string, def schema, typ reflect.Type, sent bool)
 	if len(def.Enum) > 0 && len(enums[typ]) == 0 {
 		found = append(found, at+": it is an enumeration, ours has no values to check")
 	}
-	switch typ.Kind() {
-	case reflect.Slice:
+	if typ.Kind() == reflect.Slice {
 		found = append(found, s.differences(at+"[]", *def.Items, typ.Elem(), sent)...)
-	case reflect.Struct:
+	}
+	if typ.Kind() == reflect.Struct {
 		required := map[string]bool{}
 		for i := range typ.NumField() {
 			name, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")

@@ -46,6 +46,9 @@ type Driver struct {
 	known   probed
 }
 
+// vcpuThread is how the names of a guest's vCPU threads begin.
+const vcpuThread = "fc_vcpu"
+
 // probed remembers the answer of a binary that has not changed since.
 type probed struct {
 	version Version
@@ -144,7 +147,7 @@ func (d *Driver) start(ctx context.Context, m vm.Machine, console func(string)) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	return p, watch.awaitGuest(ctx, m)
+	return p, watch.awaitGuest(ctx, p, m)
 }
 
 // prepare writes what Firecracker reads and clears away what an earlier run left: it will not bind a
@@ -216,11 +219,7 @@ func (d *Driver) Attach(ctx context.Context, id vm.ID, p vm.Process, console fun
 	}
 	ctx, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	info, err := describe(ctx, filepath.Join(d.layout.Jail(id), vm.FileAPISocket))
-	if err == nil && info.ID != string(id) {
-		err = fmt.Errorf("the API socket belongs to %q", info.ID)
-	}
-	if err != nil {
+	if err := answers(ctx, filepath.Join(d.layout.Jail(id), vm.FileAPISocket), id); err != nil {
 		return refuse(errors.Join(err, logs.close()))
 	}
 	d.mind(p, logs)
@@ -254,7 +253,7 @@ func (d *Driver) Kill(ctx context.Context, p vm.Process) error {
 func (*Driver) Alive(p vm.Process) bool { return proc.Alive(p) }
 
 // CPUTime is what the guest's vCPUs have used so far.
-func (*Driver) CPUTime(p vm.Process) (time.Duration, error) { return proc.CPUTime(p, "fc_vcpu") }
+func (*Driver) CPUTime(p vm.Process) (time.Duration, error) { return proc.CPUTime(p, vcpuThread) }
 
 // Release removes the cgroup or scope that the record names and ends whatever still runs in it.
 func (d *Driver) Release(ctx context.Context, r vm.Record) error {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +29,10 @@ import (
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "--version":
-		fmt.Println("Firecracker v1.12.1\n\n2026-01-01T00:00:00.0 [anonymous-instance:main] Firecracker exiting successfully. exit_code=0")
+		fmt.Fprintln(os.Stdout, "Firecracker v1.12.1\n\n2026-01-01T00:00:00.0 [anonymous-instance:main] Firecracker exiting successfully. exit_code=0")
 	case os.Args[0] == "firecracker":
 		if err := standIn(os.Args); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
+			fmt.Fprintln(os.Stderr, err)
 		}
 	default:
 		goleak.VerifyTestMain(m)
@@ -62,19 +62,29 @@ func standIn(args []string) error {
 	case "mute":
 		select {}
 	}
-	fmt.Println("[    0.000000] Linux version 6.1.0")
-	fmt.Println("\x1b[32mhello\x1b[0m")
+	fmt.Fprintln(os.Stdout, "[    0.000000] Linux version 6.1.0")
+	fmt.Fprintln(os.Stdout, "\x1b[32mhello\x1b[0m")
+	runtime.LockOSThread() // a vCPU
+	if err := os.WriteFile("/proc/thread-self/comm", []byte("fc_vcpu 0"), 0); err != nil {
+		return err
+	}
 	l, err := net.Listen("unix", vm.FileAPISocket)
 	if err != nil {
 		return err
 	}
-	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var server http.Server
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/" { // anything else ends the guest, with last words
-			fmt.Print("reboot: Restarting system")
-			os.Exit(0)
+			fmt.Fprint(os.Stdout, "reboot: Restarting system")
+			_ = server.Close()
+			return
 		}
 		fmt.Fprintf(w, `{"id":%q,"state":"Running","vmm_version":"1.12.1","app_name":"Firecracker"}`, id)
-	}))
+	})
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // host is a driver and one machine, in a directory too deep for a socket's address.

@@ -47,17 +47,21 @@ func (d *Driver) minder(p vm.Process) *minder {
 	return d.minders[p]
 }
 
-// awaitGuest returns nil when Firecracker says that the guest runs. Its socket appears milliseconds
-// after its start, and it answers no earlier than it has built the machine.
-func (m *minder) awaitGuest(ctx context.Context, machine vm.Machine) error {
+// errBuilding is what a Firecracker does that has not made its vCPUs yet.
+var errBuilding = errors.New("it is still building the machine")
+
+// awaitGuest returns nil when Firecracker says that the guest runs. It is not asked before it has
+// made the vCPUs, the last step of building the machine: a request that waits while the machine is
+// refused makes it panic, and the reason is lost.
+func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machine) error {
 	pause := time.Millisecond
 	for {
-		info, err := describe(ctx, filepath.Join(machine.Dir, vm.FileAPISocket))
-		if err == nil && info.State == running && info.ID == string(machine.ID) {
-			return nil
+		err := errBuilding
+		if vcpus, terr := proc.Threads(p, vcpuThread); terr == nil && len(vcpus) > 0 {
+			err = answers(ctx, filepath.Join(machine.Dir, vm.FileAPISocket), machine.ID)
 		}
 		if err == nil {
-			err = fmt.Errorf("it is %s: %q", info.ID, info.State)
+			return nil
 		}
 		select {
 		case <-m.done:
@@ -69,7 +73,21 @@ func (m *minder) awaitGuest(ctx context.Context, machine vm.Machine) error {
 			return fault.New(fault.Timeout, "Firecracker does not say that the guest runs: %w", err).
 				WithHint("run `banger doctor`, and look at the logs")
 		case <-time.After(pause):
-			pause = min(2*pause, 20*time.Millisecond)
+			pause = min(2*pause, 5*time.Millisecond)
 		}
 	}
+}
+
+// answers returns nil when the Firecracker behind socket is the VM's and runs its guest.
+func answers(ctx context.Context, socket string, id vm.ID) error {
+	info, err := describe(ctx, socket)
+	switch {
+	case err != nil:
+		return err
+	case info.ID != string(id):
+		return fmt.Errorf("the API socket belongs to %q", info.ID)
+	case info.State != running:
+		return fmt.Errorf("the guest is %q", info.State)
+	}
+	return nil
 }

@@ -48,6 +48,9 @@ func Quirks(v Version) []Quirk {
 			What:   "a TAP that does not exist is silently created, on no bridge",
 			Effect: Avoided,
 		}, {
+			What:   "asked while it refuses a machine, it panics and does not tell the reason",
+			Effect: Avoided,
+		}, {
 			What:   "a FIFO for the log cannot be opened unless someone reads it",
 			Effect: Avoided, Since: Version{1, 14, 0}, Fixed: []Version{{1, 14, 2}}, Source: "#5698",
 		}, {

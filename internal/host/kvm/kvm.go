@@ -98,7 +98,7 @@ func tryVM(kvm int) error {
 	if err != nil {
 		return fmt.Errorf("no VM can be made: %w", err)
 	}
-	defer unix.Close(vm)
+	defer func() { _ = unix.Close(vm) }()
 	vcpu, err := ioctlFD(vm, createVCPU)
 	if err != nil {
 		return fmt.Errorf("no vCPU can be made: %w", err)

@@ -140,7 +140,7 @@ func Signal(p vm.Process, sig unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	err = unix.PidfdSendSignal(fd, sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return ErrGone
@@ -175,21 +175,33 @@ func Kill(ctx context.Context, p vm.Process, grace time.Duration) error {
 // large guest's memory takes a while.
 const killed = 30 * time.Second
 
-// CPUTime sums what those threads of p have used whose names start with prefix. The kernel counts
-// nanoseconds.
-func CPUTime(p vm.Process, prefix string) (time.Duration, error) {
+// Threads returns the /proc directories of those threads of p whose names start with prefix.
+func Threads(p vm.Process, prefix string) ([]string, error) {
 	tasks := fmt.Sprintf("/proc/%d/task", p.PID)
 	entries, err := os.ReadDir(tasks)
 	if err != nil || !Alive(p) {
-		return 0, ErrGone
+		return nil, ErrGone
 	}
-	var sum time.Duration
+	var dirs []string
 	for _, e := range entries {
 		name, err := os.ReadFile(tasks + "/" + e.Name() + "/comm")
-		if err != nil || !strings.HasPrefix(string(name), prefix) {
-			continue // ended meanwhile, or not asked for
+		if err == nil && strings.HasPrefix(string(name), prefix) {
+			dirs = append(dirs, tasks+"/"+e.Name())
 		}
-		stat, err := os.ReadFile(tasks + "/" + e.Name() + "/schedstat")
+	}
+	return dirs, nil
+}
+
+// CPUTime sums what those threads of p have used whose names start with prefix. The kernel counts
+// nanoseconds.
+func CPUTime(p vm.Process, prefix string) (time.Duration, error) {
+	threads, err := Threads(p, prefix)
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, dir := range threads {
+		stat, err := os.ReadFile(dir + "/schedstat")
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue
 		}
