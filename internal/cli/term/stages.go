@@ -97,7 +97,7 @@ func (l *liveStages) animate() (stop func()) {
 	return func() {
 		close(quit)
 		<-done
-		fmt.Fprint(l.w, showCursor)
+		fmt.Fprint(l.w, "\r\x1b[J"+showCursor) // what a typed Ctrl-C left behind goes too
 	}
 }
 

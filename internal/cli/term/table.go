@@ -34,8 +34,11 @@ func Fields(w io.Writer, p Palette, pairs ...Cell) {
 			rows = append(rows, []Cell{{pairs[i].Text, p.Dim}, pairs[i+1]})
 		}
 	}
-	columns(w, rows, "  ")
+	Rows(w, rows)
 }
+
+// Rows writes rows without a heading, columns aligned.
+func Rows(w io.Writer, rows [][]Cell) { columns(w, rows, "  ") }
 
 func columns(w io.Writer, rows [][]Cell, gap string) {
 	var widths []int

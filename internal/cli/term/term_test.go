@@ -145,8 +145,8 @@ func TestFollowInAPipe(t *testing.T) {
 	s := &term.IO{Err: &b, Width: func() int { return 80 }}
 	disks := op.Stage{Name: "disks", Done: true, Duration: 82 * time.Millisecond}
 	_, err := follow(t.Context(), s,
-		operation(op.Running, op.Stage{Name: "disks"}),
-		operation(op.Running, disks, op.Stage{Name: "boot\n"}),
+		operation(op.Underway, op.Stage{Name: "disks"}),
+		operation(op.Underway, disks, op.Stage{Name: "boot\n"}),
 		operation(op.Failed, disks, op.Stage{Name: "boot\n"}))
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestFollowOnATerminal(t *testing.T) {
 	var b bytes.Buffer
 	s := &term.IO{Err: &b, ErrTTY: true, Width: func() int { return 60 }}
 	_, err := follow(t.Context(), s,
-		operation(op.Running, op.Stage{Name: "boot", Detail: strings.Repeat("x", 100)}),
+		operation(op.Underway, op.Stage{Name: "boot", Detail: strings.Repeat("x", 100)}),
 		operation(op.Done, op.Stage{Name: "boot", Done: true, Duration: time.Second}))
 	if err != nil {
 		t.Fatal(err)
