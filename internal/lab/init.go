@@ -20,9 +20,10 @@ import (
 
 // This file runs inside the lab host: as its initrd's /init, and below systemd as a unit.
 
-// modules are what the lab host's kernel needs before its root is there to load the rest from.
+// modules are what the lab host's kernel needs before its root is there to load the rest from. ext4
+// asks for the crc32c algorithm by name, which no dependency tells.
 func modules() []string {
-	return []string{"virtio_pci", "virtio_blk", "ext4", "virtio_console", "9p", "9pnet_virtio", "virtio_rng"}
+	return []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9p", "9pnet_virtio", "virtio_rng"}
 }
 
 // Init is PID 1 of the lab host. It returns only when the host cannot be brought up; a panic of the

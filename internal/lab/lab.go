@@ -53,7 +53,7 @@ func New(source string, log io.Writer) (*Lab, error) {
 const (
 	suite    = "bookworm"
 	rootSize = "3G"
-	recipe   = "3" // raise when the steps below change
+	recipe   = "4" // raise when the steps below change
 )
 
 func packages() []string {
