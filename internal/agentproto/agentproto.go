@@ -8,10 +8,10 @@
 // pushes Progress, Ready, Failed and Farewell. A lost control connection is dialled again.
 //
 // Request connections are dialled by the host (RequestPort), one for each request: one Request
-// frame, one Response frame, and for OpDial the connection's remaining bytes are the stream.
+// frame, one Response frame, and for a granted OpDial a Stream.
 //
-// A frame is a 4-byte big-endian length, at most MaxFrame, and that many bytes of JSON. Unknown
-// fields are ignored, so that either side may be one release older.
+// A frame is a 4-byte big-endian length and that many bytes of JSON. Unknown fields are ignored, so
+// that either side may be one release older.
 package agentproto
 
 import (
@@ -28,7 +28,13 @@ const (
 	HostCID     = 2    // the host, as a guest dials it
 	ControlPort = 1024 // host listens
 	RequestPort = 1025 // agent listens
-	MaxFrame    = 1 << 20
+)
+
+// Bounds of a frame in bytes. The host is trusted with a whole guest config; what a guest may say
+// is short.
+const (
+	MaxFromHost  = 1 << 20
+	MaxFromAgent = 16 << 10
 )
 
 // Versions of the protocol that this build speaks. Both sides state a range at Hello and use the
@@ -38,7 +44,7 @@ const (
 	MaxVersion = 1
 )
 
-// ErrFrameTooLarge is returned for a frame longer than MaxFrame.
+// ErrFrameTooLarge is returned for a frame longer than its reader or the protocol allows.
 var ErrFrameTooLarge = errors.New("frame is larger than the protocol allows")
 
 // WriteFrame sends v as one frame.
@@ -47,7 +53,7 @@ func WriteFrame(w io.Writer, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode frame: %w", err)
 	}
-	if len(body) > MaxFrame {
+	if len(body) > MaxFromHost {
 		return ErrFrameTooLarge
 	}
 	buf := make([]byte, 4, 4+len(body))
@@ -56,19 +62,22 @@ func WriteFrame(w io.Writer, v any) error {
 	return err
 }
 
-// ReadFrame receives one frame into v. It never allocates more than MaxFrame.
-// It returns io.EOF when the connection ends between frames.
-func ReadFrame(r io.Reader, v any) error {
+// ReadFrame receives one frame of at most limit bytes into v. It returns io.EOF when the connection
+// ends between frames.
+func ReadFrame(r io.Reader, v any, limit int) error {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
 	}
 	n := binary.BigEndian.Uint32(head[:])
-	if n > MaxFrame {
+	if int64(n) > int64(limit) {
 		return ErrFrameTooLarge
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {
+		if errors.Is(err, io.EOF) { // a length and then nothing
+			err = io.ErrUnexpectedEOF
+		}
 		return fmt.Errorf("read frame: %w", err)
 	}
 	if err := json.Unmarshal(body, v); err != nil {
@@ -134,9 +143,18 @@ type Refused struct {
 
 // Progress reports that a step of the guest's boot is done.
 type Progress struct {
-	Stage  string        `json:"stage"`  // "modules", "disks", "config", "init"
+	Stage  string        `json:"stage"`  // one of the stages
 	Uptime time.Duration `json:"uptime"` // guest's clock since its kernel started, nanoseconds
 }
+
+// Stages are the steps of a guest's boot that the agent takes, in their order. StageInit is done when
+// the distribution's init is about to be executed.
+const (
+	StageModules = "modules"
+	StageDisks   = "disks"
+	StageConfig  = "config"
+	StageInit    = "init"
+)
 
 // Ready says that the guest serves: the agent listens on RequestPort and every awaited service answers.
 type Ready struct {

@@ -1,0 +1,83 @@
+// Package agent is the part of banger that lives in a guest after its init has taken over. It keeps
+// a control connection to the host and answers the host's requests.
+//
+// It knows neither vsock nor the machine it runs on: package guesttest runs it over Unix sockets.
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"banger/internal/agentproto"
+)
+
+// Agent serves one guest. All fields are required.
+type Agent struct {
+	Listener net.Listener                                // where the host's requests arrive
+	DialHost func(ctx context.Context) (net.Conn, error) // opens a control connection
+	Hello    agentproto.Hello                            // without versions and phase, which Run sets
+	Services []agentproto.Service                        // what Ready waits for
+	Machine  Machine
+	Log      *slog.Logger
+
+	// Terminating is sent to when the guest's init has begun to end every process.
+	Terminating <-chan struct{}
+}
+
+// Machine is the guest that the agent lives in.
+type Machine interface {
+	Info() agentproto.Info
+	// Uptime is the time since the kernel started.
+	Uptime() time.Duration
+	// Listening returns the TCP ports on which some process listens.
+	Listening() (map[int]bool, error)
+	// Restart has the guest's init end everything in order and reset the machine, and does so
+	// itself when init does not. It returns once that has begun.
+	Restart()
+}
+
+// Run serves until ctx ends or the listener fails.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &control{agent: a, intent: agentproto.IntentUnknown}
+	r := &requests{agent: a, control: h, dials: make(chan struct{}, maxDials), open: make(chan struct{}, maxRequests)}
+
+	var wg sync.WaitGroup
+	wg.Go(func() { h.run(ctx) })
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.Terminating:
+				h.farewell()
+			}
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { _ = a.Listener.Close() })
+	defer stop()
+	err := r.serve(ctx)
+	cancel()
+	wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// pause waits for d, or returns ctx's error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

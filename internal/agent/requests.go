@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"banger/internal/agentproto"
+)
+
+// Bounds of what the host may ask at once. They keep the agent small, not the host out.
+const (
+	maxRequests   = 64  // requests that are being answered
+	maxDials      = 256 // streams
+	requestBudget = 10 * time.Second
+	dialBudget    = 10 * time.Second
+	closeBudget   = 30 * time.Second // for the host to close a stream that has ended both ways
+)
+
+// requests answers the host.
+type requests struct {
+	agent   *Agent
+	control *control
+	open    chan struct{} // holds a token for each request that is being answered
+	dials   chan struct{} // and one for each stream
+}
+
+func (r *requests) serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := r.agent.Listener.Accept()
+		if err != nil {
+			return err
+		}
+		select {
+		case r.open <- struct{}{}: // each is given back within a request's budget
+		case <-ctx.Done():
+			_ = conn.Close()
+			return net.ErrClosed
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			defer stop()
+			r.handle(ctx, conn)
+		})
+	}
+}
+
+// handle serves one request connection and gives its token back.
+func (r *requests) handle(ctx context.Context, conn net.Conn) {
+	release := sync.OnceFunc(func() { <-r.open })
+	defer release()
+	if conn.SetDeadline(time.Now().Add(requestBudget)) != nil {
+		return
+	}
+	var req agentproto.Request
+	if agentproto.ReadFrame(conn, &req, agentproto.MaxFromHost) != nil {
+		return
+	}
+	switch {
+	case req.Op == agentproto.OpPing:
+		r.answer(conn, agentproto.Response{})
+	case req.Op == agentproto.OpInfo:
+		info := r.agent.Machine.Info()
+		r.answer(conn, agentproto.Response{Info: &info})
+	case req.Op == agentproto.OpShutdown && req.Shutdown != nil:
+		if r.answer(conn, agentproto.Response{}) {
+			r.control.mean(req.Shutdown.Intent)
+			r.control.farewell()
+			r.agent.Machine.Restart()
+		}
+	case req.Op == agentproto.OpDial && req.Dial != nil:
+		select {
+		case r.dials <- struct{}{}:
+			defer func() { <-r.dials }()
+			release()
+			r.dial(ctx, conn, *req.Dial)
+		default:
+			r.answer(conn, agentproto.Response{Error: fmt.Sprintf("%d connections are open already", maxDials)})
+		}
+	default:
+		r.answer(conn, agentproto.Response{Error: fmt.Sprintf("this agent knows no request %q", req.Op)})
+	}
+}
+
+func (r *requests) answer(conn net.Conn, resp agentproto.Response) bool {
+	return agentproto.WriteFrame(conn, resp) == nil
+}
+
+// dial connects the host to a TCP port of the guest.
+func (r *requests) dial(ctx context.Context, conn net.Conn, d agentproto.Dial) {
+	tcp, err := dialTCP(ctx, d)
+	if err != nil {
+		r.answer(conn, agentproto.Response{Error: err.Error()})
+		return
+	}
+	defer func() { _ = tcp.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
+	defer stop()
+	if !r.answer(conn, agentproto.Response{}) || conn.SetDeadline(time.Time{}) != nil {
+		return
+	}
+	splice(agentproto.NewStream(conn), tcp)
+}
+
+// dialTCP connects to a port; without a host, to whichever loopback answers.
+func dialTCP(ctx context.Context, d agentproto.Dial) (*net.TCPConn, error) {
+	hosts := []string{d.Host}
+	if d.Host == "" {
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	dialer := net.Dialer{Timeout: dialBudget / time.Duration(2*len(hosts))}
+	var first error
+	for _, h := range hosts {
+		c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(h, strconv.Itoa(d.Port)))
+		if err == nil {
+			return c.(*net.TCPConn), nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+// splice copies both ways until both have ended, or one fails. An end is passed on as an end, a
+// failure as a failure: a reset stays distinguishable from everything having been sent.
+func splice(s *agentproto.Stream, tcp *net.TCPConn) {
+	var wg sync.WaitGroup
+	var inErr, outErr error
+	abort := func() {
+		_ = tcp.SetLinger(0) // closes with a reset
+		_ = tcp.Close()
+		_ = s.Close()
+	}
+	wg.Go(func() {
+		if inErr = pass(tcp, s); inErr != nil {
+			abort()
+		}
+	})
+	wg.Go(func() {
+		if outErr = pass(s, tcp); outErr != nil {
+			abort()
+		}
+	})
+	wg.Wait()
+	if errors.Join(inErr, outErr) != nil {
+		return
+	}
+	// The host closes first, see agentproto.Stream.
+	if s.SetReadDeadline(time.Now().Add(closeBudget)) == nil {
+		_, _ = io.Copy(io.Discard, s.Conn)
+	}
+}
+
+type writeCloser interface {
+	io.Writer
+	CloseWrite() error
+}
+
+// pass copies one way and passes its end on.
+func pass(dst writeCloser, src io.Reader) error {
+	// Hidden behind plain interfaces, or io.Copy would have the connection choose a buffer.
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, agentproto.MaxChunk))
+	if err != nil {
+		return err
+	}
+	return dst.CloseWrite()
+}

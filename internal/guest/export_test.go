@@ -1,0 +1,4 @@
+package guest
+
+// CleanEvent is what turns frames into events.
+var CleanEvent = clean

@@ -1,0 +1,107 @@
+// Package guest is the host's end of a VM's vsock device: it receives what the guest's agent pushes
+// and sends it requests.
+//
+// The guest is hostile. Whatever it says is bounded in size, rate and time, checked against the
+// protocol and freed of control characters before anyone else sees it.
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agentproto"
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// Event is what an agent pushed; exactly one field is set.
+type Event struct {
+	Hello    *agentproto.Hello
+	Progress *agentproto.Progress
+	Ready    *agentproto.Ready
+	Failed   *agentproto.Failed
+	Farewell *agentproto.Farewell
+}
+
+// Guest is the agent of one VM.
+type Guest struct {
+	dir      *os.File // the hypervisor's working directory
+	listener *net.UnixListener
+	config   func() agentproto.GuestConfig
+	events   func(Event)
+	log      *slog.Logger
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu      sync.Mutex
+	current net.Conn // the newest control connection that said Hello
+	booted  bool     // the guest config is not given out any more
+
+	deliver sync.Mutex // events are delivered one at a time
+}
+
+// Open listens for the agent of the VM whose hypervisor works in dir. It must be called before the
+// guest boots, or after a restart of the daemon.
+//
+// config is asked for anew at each Hello of the initrd's agent, until that has handed over to the
+// guest's init: the config holds secrets, and any process of the guest can dial the host. A nil
+// config says that this VM has booted already.
+//
+// events are delivered one at a time, from the moment Open is called until Close returns; events
+// must not call Close.
+func Open(dir string, config func() agentproto.GuestConfig, events func(Event), log *slog.Logger) (*Guest, error) {
+	// Sockets are named through the directory's descriptor: a socket address holds 107 bytes.
+	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, listenError(dir, err)
+	}
+	path := socketPath(d, vm.FileVsock+"_"+strconv.Itoa(agentproto.ControlPort))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_ = d.Close()
+		return nil, listenError(dir, err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		_ = d.Close()
+		return nil, listenError(dir, err)
+	}
+	g := &Guest{dir: d, listener: l, config: config, events: events, log: log, booted: config == nil}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.tasks.Go(g.accept)
+	return g, nil
+}
+
+func listenError(dir string, err error) error {
+	return fault.New(fault.Internal, "cannot listen for its agent: %w", err).WithOp("open the vsock device in", dir).
+		WithHint("check that the directory exists and belongs to the daemon")
+}
+
+// socketPath names a file of an open directory in a way that always fits a socket address.
+func socketPath(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
+
+// Close ends the control connection, refuses further ones and waits until no more events come.
+// Streams from Dial stay open.
+func (g *Guest) Close() error {
+	g.mu.Lock() // whoever is in connect is waited for, and nobody enters it any more
+	g.cancel()
+	g.mu.Unlock()
+	err := g.listener.Close() // removes the socket too
+	if errors.Is(err, net.ErrClosed) {
+		return nil // closed before
+	}
+	g.tasks.Wait()
+	return errors.Join(err, g.dir.Close())
+}

@@ -1,0 +1,241 @@
+// Package guesttest runs the real agent beside a test, behind Unix sockets shaped as those of
+// Firecracker's vsock device, so that what talks to guests can be tested without a hypervisor.
+package guesttest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"banger/internal/agent"
+	"banger/internal/agentproto"
+	"banger/internal/vm"
+)
+
+// Device is a vsock device without a machine: host-initiated connections arrive at <dir>/v.sock,
+// guest-initiated ones go to <dir>/v.sock_<port>.
+type Device struct {
+	dir      *os.File
+	listener net.Listener
+
+	mu    sync.Mutex
+	ports map[int]*port
+	tasks sync.WaitGroup
+}
+
+// NewDevice starts the device in dir.
+func NewDevice(dir string) (*Device, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	dev := &Device{dir: d, ports: make(map[int]*port)}
+	dev.listener, err = new(net.ListenConfig).Listen(context.Background(), "unix", dev.path(vm.FileVsock))
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	dev.tasks.Go(dev.accept)
+	return dev, nil
+}
+
+func (d *Device) path(name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", d.dir.Fd(), name)
+}
+
+// Close removes the device. Open connections stay.
+func (d *Device) Close() error {
+	err := d.listener.Close()
+	d.tasks.Wait()
+	return errors.Join(err, d.dir.Close())
+}
+
+// DialHost connects from the guest to a port of the host.
+func (d *Device) DialHost(ctx context.Context, port int) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", d.path(vm.FileVsock+"_"+strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	return wholeConn{c}, nil
+}
+
+// Listen listens in the guest.
+func (d *Device) Listen(number int) (net.Listener, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ports[number] != nil {
+		return nil, fmt.Errorf("vsock port %d is taken", number)
+	}
+	p := &port{device: d, number: number, conns: make(chan net.Conn), closed: make(chan struct{})}
+	d.ports[number] = p
+	return p, nil
+}
+
+func (d *Device) accept() {
+	for {
+		c, err := d.listener.Accept()
+		if err != nil {
+			return
+		}
+		d.tasks.Go(func() { d.connect(c) })
+	}
+}
+
+// connect answers a host's CONNECT.
+func (d *Device) connect(c net.Conn) {
+	if c.SetReadDeadline(time.Now().Add(5*time.Second)) != nil {
+		return
+	}
+	// One byte of buffer would do, bufio's least is 16: the host sends nothing before it has its OK.
+	line, err := bufio.NewReaderSize(c, 16).ReadString('\n')
+	number, numErr := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(line, "CONNECT "), "\n"))
+	d.mu.Lock()
+	p := d.ports[number]
+	d.mu.Unlock()
+	if err != nil || numErr != nil || p == nil || c.SetReadDeadline(time.Time{}) != nil {
+		_ = c.Close()
+		return
+	}
+	if _, err := io.WriteString(c, "OK 1073741824\n"); err != nil {
+		_ = c.Close()
+		return
+	}
+	select {
+	case p.conns <- wholeConn{c}:
+	case <-p.closed:
+		_ = c.Close()
+	}
+}
+
+// wholeConn has no half-close, as the device's connections have none.
+type wholeConn struct{ net.Conn }
+
+type port struct {
+	device *Device
+	number int
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (p *port) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *port) Close() error {
+	p.once.Do(func() {
+		close(p.closed)
+		p.device.mu.Lock()
+		defer p.device.mu.Unlock()
+		delete(p.device.ports, p.number)
+	})
+	return nil
+}
+
+func (p *port) Addr() net.Addr { return &net.UnixAddr{Name: vm.FileVsock, Net: "unix"} }
+
+// Guest is a guest without a machine: an initrd's hello, then the resident agent.
+type Guest struct {
+	Config agentproto.GuestConfig // what the host sent at boot
+	Ended  chan struct{}          // closed when the host has had it shut down
+
+	device  *Device
+	machine *machine
+	term    chan struct{}
+	cancel  context.CancelFunc
+	done    chan error
+}
+
+// Boot begins a guest in dir, whose host must be listening already. It has said Hello in both phases'
+// order, but perhaps not yet Ready, when Boot returns.
+func Boot(ctx context.Context, dir string, log *slog.Logger) (*Guest, error) {
+	dev, err := NewDevice(dir)
+	if err != nil {
+		return nil, err
+	}
+	g := &Guest{Ended: make(chan struct{}), device: dev, term: make(chan struct{}), done: make(chan error, 1)}
+	g.machine = &machine{born: time.Now(), restart: sync.OnceFunc(func() { close(g.Ended) })}
+	if err := g.hello(ctx); err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	l, err := dev.Listen(agentproto.RequestPort)
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	a := &agent.Agent{
+		Listener:    l,
+		DialHost:    func(ctx context.Context) (net.Conn, error) { return dev.DialHost(ctx, agentproto.ControlPort) },
+		Hello:       hello(),
+		Services:    g.Config.Services,
+		Machine:     g.machine,
+		Log:         log,
+		Terminating: g.term,
+	}
+	ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() { g.done <- a.Run(ctx) }()
+	return g, nil
+}
+
+func hello() agentproto.Hello {
+	return agentproto.Hello{Agent: "test", Arch: "amd64", BootID: "00000000-0000-4000-8000-000000000000", Phase: agentproto.PhaseBoot}
+}
+
+// hello is what the initrd's agent says.
+func (g *Guest) hello(ctx context.Context) error {
+	c, err := g.device.DialHost(ctx, agentproto.ControlPort)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	w, err := agent.Greet(c, hello())
+	if err != nil {
+		return err
+	}
+	if w.Config == nil {
+		return errors.New("the host sent no guest config")
+	}
+	g.Config = *w.Config
+	for _, stage := range []string{agentproto.StageConfig, agentproto.StageInit} {
+		p := agentproto.FromAgent{Progress: &agentproto.Progress{Stage: stage, Uptime: g.machine.Uptime()}}
+		if err := agentproto.WriteFrame(c, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Terminate is the guest's init ending every process, as it does before it goes down.
+func (g *Guest) Terminate() { g.term <- struct{}{} }
+
+// Stop ends the guest as a reset does.
+func (g *Guest) Stop() error {
+	g.cancel()
+	return errors.Join(<-g.done, g.device.Close())
+}
+
+// machine is the test's own host in the role of the guest.
+type machine struct {
+	born    time.Time
+	restart func()
+}
+
+func (m *machine) Uptime() time.Duration            { return time.Since(m.born) }
+func (m *machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
+func (m *machine) Restart()                         { m.restart() }
+
+func (m *machine) Info() agentproto.Info {
+	return agentproto.Info{Agent: "test", Version: agentproto.MaxVersion, OS: "Test OS", Hostname: "test", Uptime: m.Uptime()}
+}

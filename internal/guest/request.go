@@ -1,0 +1,172 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"banger/internal/agentproto"
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// requestBudget bounds a request whose context has no earlier deadline. The agent's own bounds are
+// as long.
+const requestBudget = 15 * time.Second
+
+const silentHint = "the guest may be booting, overloaded or halted: see `banger vm logs`; `banger vm kill` ends it without asking it"
+
+// Ping asks whether the agent answers.
+func (g *Guest) Ping(ctx context.Context) error {
+	_, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpPing})
+	return err
+}
+
+// Info asks what the guest is.
+func (g *Guest) Info(ctx context.Context) (agentproto.Info, error) {
+	resp, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpInfo})
+	if err != nil {
+		return agentproto.Info{}, err
+	}
+	if resp.Info == nil {
+		return agentproto.Info{}, silent(errors.New("its answer is empty"))
+	}
+	return cleanInfo(*resp.Info), nil
+}
+
+// Shutdown asks the guest to go down in order. It returns once the agent has agreed; the end itself
+// shows in the hypervisor.
+func (g *Guest) Shutdown(ctx context.Context, intent agentproto.Intent) error {
+	_, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: intent}})
+	return err
+}
+
+// Dial connects to a TCP port inside the guest, to its loopback when host is empty. The connection
+// has CloseWrite, and closes each way by itself: it is an *agentproto.Stream.
+func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, error) {
+	conn, _, err := g.request(ctx, agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Host: host, Port: port}})
+	if err != nil {
+		return nil, err
+	}
+	return agentproto.NewStream(conn), nil
+}
+
+// ask is a request that ends with its response.
+func (g *Guest) ask(ctx context.Context, req agentproto.Request) (agentproto.Response, error) {
+	conn, resp, err := g.request(ctx, req)
+	if err != nil {
+		return resp, err
+	}
+	return resp, conn.Close()
+}
+
+// request opens a request connection and returns it with the agent's response to req.
+func (g *Guest) request(ctx context.Context, req agentproto.Request) (net.Conn, agentproto.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestBudget)
+	defer cancel()
+	conn, err := g.connect(ctx)
+	if err != nil {
+		return nil, agentproto.Response{}, g.blame(ctx, err)
+	}
+	resp, err := exchange(ctx, conn, req)
+	if err != nil {
+		_ = conn.Close()
+		return nil, agentproto.Response{}, g.blame(ctx, err)
+	}
+	if resp.Error != "" {
+		_ = conn.Close()
+		return nil, agentproto.Response{}, fault.New(fault.Unavailable, "the guest answered: %s", Clean(resp.Error, maxMsg)).
+			WithHint("check inside the guest, for example with `banger vm ssh`")
+	}
+	return conn, resp, nil
+}
+
+// connect dials the hypervisor's end of the vsock device.
+func (g *Guest) connect(ctx context.Context) (net.Conn, error) {
+	g.mu.Lock()
+	if g.ctx.Err() != nil { // from then on the descriptor may be another file's
+		g.mu.Unlock()
+		return nil, net.ErrClosed
+	}
+	g.tasks.Add(1)
+	g.mu.Unlock()
+	defer g.tasks.Done()
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", socketPath(g.dir, vm.FileVsock))
+}
+
+// exchange has the hypervisor connect to the agent, sends req and reads the response. When it
+// succeeds the connection has no deadline.
+func exchange(ctx context.Context, conn net.Conn, req agentproto.Request) (agentproto.Response, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return agentproto.Response{}, err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	var resp agentproto.Response
+	err := handshake(conn)
+	if err == nil {
+		err = agentproto.WriteFrame(conn, req)
+	}
+	if err == nil {
+		err = agentproto.ReadFrame(conn, &resp, agentproto.MaxFromAgent)
+	}
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		stop()
+		return agentproto.Response{}, err
+	}
+	return resp, conn.SetDeadline(time.Time{})
+}
+
+// handshake speaks Firecracker's part: "CONNECT <port>\n", answered with "OK <port>\n", or with the
+// connection's end when nobody in the guest listens (its docs/vsock.md).
+func handshake(conn net.Conn) error {
+	if _, err := io.WriteString(conn, "CONNECT "+strconv.Itoa(agentproto.RequestPort)+"\n"); err != nil {
+		return err
+	}
+	// Byte by byte: what follows the line belongs to the agent.
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return err
+		}
+		if b[0] == '\n' {
+			break
+		}
+		if line = append(line, b[0]); len(line) > 16 {
+			break
+		}
+	}
+	if !bytes.HasPrefix(line, []byte("OK ")) {
+		return fmt.Errorf("the hypervisor answered %q", line)
+	}
+	return nil
+}
+
+// blame turns a failed exchange into an error for people.
+func (g *Guest) blame(ctx context.Context, err error) error {
+	switch {
+	case g.ctx.Err() != nil:
+		return fault.New(fault.Unavailable, "the VM is not running any more: %w", err)
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		return fault.New(fault.Canceled, "called off while the guest's agent was being asked: %w", context.Cause(ctx))
+	default:
+		return silent(err)
+	}
+}
+
+func silent(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // its addresses are descriptors of ours
+	}
+	return fault.New(fault.Unavailable, "the guest's agent does not answer: %w", err).WithHint(silentHint)
+}
