@@ -1,0 +1,89 @@
+// Package app is what every command gets: streams, settings, and a way to the daemon.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"banger/internal/buildinfo"
+	"banger/internal/cli/exit"
+	"banger/internal/cli/term"
+	"banger/internal/client"
+	"banger/internal/config"
+	"banger/internal/fault"
+	"banger/internal/op"
+)
+
+// App is one run of the command.
+type App struct {
+	IO     *term.IO
+	Getenv func(string) string
+	Build  buildinfo.Info
+	Root   bool // may start a daemon
+
+	Socket string // --socket; "" leaves it to the configuration
+	Output Output // --output
+}
+
+// JSON reports whether results and errors are wanted as JSON.
+func (a *App) JSON() bool { return a.Output == JSON }
+
+// Report prints an error as the user asked for it.
+func (a *App) Report(err error) {
+	if _, silent := errors.AsType[exit.Status](err); silent || err == nil {
+		return
+	}
+	if a.JSON() {
+		term.ErrorJSON(a.IO.Err, err)
+		return
+	}
+	term.Error(a.IO.Err, a.IO.ErrPalette(), err)
+}
+
+// Hint prints a line about what to do next, unless only data is wanted.
+func (a *App) Hint(format string, args ...any) {
+	if !a.JSON() {
+		fmt.Fprintln(a.IO.Err, a.IO.ErrPalette().Dim(term.Escape(fmt.Sprintf(format, args...))))
+	}
+}
+
+// Follow shows an operation until it ends. Ctrl-C detaches from it. The operation's own failure is
+// returned as the error, beside the operation.
+func (a *App) Follow(ctx context.Context, c *client.Client, o op.Operation) (op.Operation, error) {
+	final, err := term.Follow(ctx, a.IO, func(ctx context.Context, update func(op.Operation)) (op.Operation, error) {
+		return c.Follow(ctx, o.ID, update)
+	})
+	return a.ended(ctx, o.ID, final, err)
+}
+
+// Await is Follow without showing anything.
+func (a *App) Await(ctx context.Context, c *client.Client, o op.Operation) (op.Operation, error) {
+	final, err := c.Follow(ctx, o.ID, func(op.Operation) {})
+	return a.ended(ctx, o.ID, final, err)
+}
+
+func (a *App) ended(ctx context.Context, id op.ID, final op.Operation, err error) (op.Operation, error) {
+	switch {
+	case ctx.Err() != nil:
+		return final, fault.New(fault.Canceled, "you left operation %s, which goes on", id).
+			WithHint("follow it with `banger op follow %s`, or call it off with `banger op cancel %s`", id, id)
+	case err != nil:
+		return final, err
+	case final.Error != nil:
+		return final, final.Error
+	case final.State == op.Canceled:
+		return final, fault.New(fault.Canceled, "operation %s was called off", id)
+	default:
+		return final, nil
+	}
+}
+
+// Config reads the user's settings.
+func (a *App) Config() (config.Client, error) { return config.Load(a.Socket) }
+
+// SocketPath is where the daemon listens.
+func (a *App) SocketPath() (string, error) {
+	cfg, err := a.Config()
+	return cfg.Socket, err
+}

@@ -1,0 +1,104 @@
+// Package cli is the command `banger`.
+package cli
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/cli/app"
+	"banger/internal/cli/exit"
+	"banger/internal/cli/image"
+	"banger/internal/cli/internalcmd"
+	"banger/internal/cli/operation"
+	"banger/internal/cli/system"
+	"banger/internal/cli/vm"
+	"banger/internal/fault"
+)
+
+// Run runs the command line and returns the exit status. Errors have been printed.
+func Run(ctx context.Context, a *app.App, args []string) int {
+	root := New(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exit.OK
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = fault.New(fault.Canceled, "interrupted")
+	}
+	if wantsJSON(args) {
+		a.Output = app.JSON // also for an error in the flags before it
+	}
+	a.Report(err)
+	return exit.Of(err)
+}
+
+// New returns the tree of commands.
+func New(a *app.App) *cobra.Command {
+	a.Output = app.Table
+	root := app.Group("banger", "Persistent Firecracker microVMs as development machines",
+		internalcmd.New(a), newExitCodes())
+	addGroup(root, "Machines:", vm.New(a), image.New(a), operation.New(a))
+	addGroup(root, "Host:", system.Commands(a)...)
+	root.Long = `banger runs persistent development machines, each a Firecracker microVM of its own.
+
+A VM keeps its disks until you delete it. Names, ids and unique prefixes of ids all select one.`
+	root.Example = `  banger doctor                       what this host has and lacks
+  banger image pull debian:12         get an image, once
+  banger vm create dev                make a VM and boot it
+  banger vm ssh dev                   log in
+  banger vm stop dev                  shut it down; its disks stay
+  banger vm delete dev                remove it and its disks`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetIn(a.IO.In)
+	root.SetOut(a.IO.Out)
+	root.SetErr(a.IO.Err)
+	root.SetFlagErrorFunc(app.FlagError)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.CheckOutput(cmd) }
+	f := root.PersistentFlags()
+	f.StringVar(&a.Socket, "socket", "", "the daemon's socket, a `PATH` (default: from the configuration)")
+	f.VarP(&a.Output, "output", "o", "how to print results; name is for lists")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions( // fails only for a flag that is not there
+		[]string{string(app.Table), string(app.JSON), string(app.Names)}, cobra.ShellCompDirectiveNoFileComp))
+	return root
+}
+
+func addGroup(root *cobra.Command, title string, children ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range children {
+		c.GroupID = title
+	}
+	root.AddCommand(children...)
+}
+
+// newExitCodes is a help topic: a command that cannot be run.
+func newExitCodes() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What banger's exit statuses mean",
+		Long: "Every kind of failure has its own exit status; with -o json its code is in the error too.\n" +
+			"'banger vm ssh' passes on the status of the command or of ssh.\n\n" + exit.Help(),
+	}
+}
+
+func wantsJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i]
+	}
+	for i, arg := range args {
+		if value, ok := strings.CutPrefix(arg, "--output="); ok {
+			return value == string(app.JSON)
+		}
+		if value, ok := strings.CutPrefix(arg, "-o"); ok && value != "" {
+			return strings.TrimPrefix(value, "=") == string(app.JSON)
+		}
+		if (arg == "-o" || arg == "--output") && i+1 < len(args) {
+			return args[i+1] == string(app.JSON)
+		}
+	}
+	return false
+}

@@ -1,0 +1,285 @@
+package cli_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// bangerd is what a root's banger starts: the fake daemon as a program.
+func bangerd() int {
+	if os.Getenv("TEST_DYING") != "" {
+		fmt.Fprintln(os.Stderr, "no KVM here")
+		return 3
+	}
+	stop, err := serve(os.Getenv("BANGER_SOCKET"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer stop()
+	// Nobody but this program would end it: a script's commands are over in seconds.
+	<-time.After(20 * time.Second)
+	return 0
+}
+
+// fake is a daemon that does everything at once and in memory.
+type fake struct {
+	mu     sync.Mutex
+	build  buildinfo.Info
+	vms    []api.VM
+	images []api.Image
+	ops    []op.Operation
+}
+
+func serve(socket string) (stop func(), err error) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: newFake().routes(), ReadHeaderTimeout: time.Second}
+	go srv.Serve(l) //nolint:errcheck // ends with Close
+	return func() { srv.Close() }, nil
+}
+
+func newFake() *fake {
+	now := time.Now()
+	debian := vm.ImageRef{ID: "a1b2c3d4e5f6", Name: "debian:12"}
+	return &fake{
+		build: buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100},
+		vms: []api.VM{
+			{
+				ID: "1f01cd23ef45", Name: "old", Image: debian, State: vm.Crashed, Reason: "said \x1b[2J", Address: "172.30.0.3",
+				Spec: vm.Spec{VCPU: 1, Memory: 512 * vm.MiB, RootDisk: 4 * vm.GiB, WorkDisk: 8 * vm.GiB}, Dir: "/var/lib/banger/vms/1f01cd23ef45",
+			},
+			{
+				ID: "1f0c6a2b9d3e", Name: "dev", Image: debian, State: vm.Running, Address: "172.30.0.2", Started: now.Add(-3 * time.Hour),
+				Labels: map[string]string{"project": "website"}, Spec: vm.Spec{VCPU: 2, Memory: 2 * vm.GiB},
+			},
+		},
+		images: []api.Image{{UsedBy: []string{"dev", "old"}, Manifest: image.Manifest{
+			ID: debian.ID, Name: debian.Name, OS: "Debian GNU/Linux 12 (bookworm)", Arch: "amd64", Created: now.Add(-75 * time.Hour),
+			Kernel: image.Kernel{Version: "6.1.0"}, Root: image.Disk{Size: vm.GiB, Allocated: 400 * vm.MiB, FSType: "ext4"},
+			Services: []image.Service{{Name: "ssh", Port: 22}},
+		}}},
+	}
+}
+
+func (f *fake) find(selector string) (*api.VM, error) {
+	nouns := make([]vm.VM, len(f.vms))
+	for i, v := range f.vms {
+		nouns[i] = vm.VM{ID: v.ID, Name: v.Name}
+	}
+	found, err := vm.Select(nouns, selector)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(f.vms, func(v api.VM) bool { return v.ID == found.ID })
+	return &f.vms[i], nil
+}
+
+// begin records an operation whose stages are over already, unless it is to fail or to hang.
+func (f *fake) begin(kind, id, name string, stages ...op.Stage) op.Operation {
+	now := time.Now()
+	o := op.Operation{ID: op.NewID(), Kind: kind, Subject: id, Name: name, State: op.Done, Created: now, Stages: stages}
+	for i := range o.Stages {
+		o.Stages[i].Started = now
+		o.Ended = o.Ended.Add(o.Stages[i].Duration)
+	}
+	o.Ended = now.Add(o.Ended.Sub(time.Time{}) + 8*time.Millisecond)
+	f.ops = append(f.ops, o)
+	return o
+}
+
+func done(name string, ms int) op.Stage {
+	return op.Stage{Name: name, Done: true, Duration: time.Duration(ms) * time.Millisecond}
+}
+
+func (f *fake) create(r api.CreateVM) (op.Operation, error) {
+	if r.Image != "" && r.Image != "debian:12" {
+		_, err := image.Select(nil, r.Image)
+		return op.Operation{}, err
+	}
+	if _, err := f.find(r.Name); err == nil {
+		return op.Operation{}, fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", r.Name).WithHint("choose another")
+	}
+	pub := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDCx6b9Hu9RY8qDpEuHTeWSxg9iUhcOdZYWMaQvmGNN host"
+	v := api.VM{
+		ID: vm.NewID(), Name: r.Name, State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: pub,
+		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: 1, Memory: r.Memory},
+	}
+	switch r.Name {
+	case "broken":
+		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), op.Stage{Name: "boot"})
+		o.State, o.Ended = op.Failed, o.Created
+		o.Error = fault.New(fault.GuestFailed, "the guest ended before it was ready").WithOp("create VM", "broken").
+			WithDetail("Kernel panic\x1b[2J\nno init\n").WithLogs("/var/lib/banger/kept/console.log").WithHint("see the console's last lines")
+		f.ops[len(f.ops)-1] = o
+		return o, nil
+	case "slow":
+		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), op.Stage{Name: "boot"})
+		o.State, o.Ended = op.Underway, time.Time{}
+		f.ops[len(f.ops)-1] = o
+		return o, nil
+	}
+	f.vms = append(f.vms, v)
+	return f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), done("boot", 1150)), nil
+}
+
+func (f *fake) power(verb, selector string, force bool) (op.Operation, error) {
+	v, err := f.find(selector)
+	if err != nil {
+		return op.Operation{}, err
+	}
+	refuse := func(format string, args ...any) (op.Operation, error) {
+		return op.Operation{}, fault.New(fault.WrongState, format, args...).WithOp(verb+" VM", v.Name).WithHint("give --force")
+	}
+	switch {
+	case verb == "start" && v.State == vm.Running:
+		return refuse("it is running already")
+	case verb == "delete" && v.State == vm.Running && !force:
+		return refuse("it is running")
+	case verb == "start":
+		v.State, v.Reason, v.Started = vm.Running, "", time.Now()
+	default:
+		v.State = vm.Stopped
+	}
+	o := f.begin("vm."+verb, string(v.ID), v.Name, done("shutdown", 40))
+	if verb == "delete" {
+		f.vms = slices.DeleteFunc(f.vms, func(x api.VM) bool { return x.ID == v.ID })
+	}
+	return o, nil
+}
+
+func (f *fake) operation(id string) (*op.Operation, error) {
+	i := slices.IndexFunc(f.ops, func(o op.Operation) bool { return string(o.ID) == id })
+	if i < 0 {
+		return nil, fault.New(fault.NotFound, "there is no such operation").WithOp("find operation", id)
+	}
+	return &f.ops[i], nil
+}
+
+func (f *fake) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, h func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			answer, err := h(r)
+			reply(w, answer, err)
+		})
+	}
+	handle("GET /v1/version", func(*http.Request) (any, error) { return f.build, nil })
+	handle("POST /v1/daemon/upgrade", func(*http.Request) (any, error) {
+		from := f.build
+		f.build = buildinfo.Info{Version: "2.0.0", Commit: "c0ffee", Stamp: 200}
+		return api.Upgrade{From: from, To: f.build, Done: true}, nil
+	})
+	handle("GET /v1/status", func(*http.Request) (any, error) {
+		counts := map[string]int{}
+		for _, v := range f.vms {
+			counts[string(v.State)]++
+		}
+		return api.Status{Build: f.build, PID: 7, VMs: counts, Images: len(f.images), Firecracker: "1.12.1"}, nil
+	})
+	handle("GET /v1/doctor", func(*http.Request) (any, error) {
+		return []api.Check{{Name: "KVM", Result: api.CheckOK, Detail: "usable, svm"}}, nil
+	})
+	handle("GET /v1/vms", func(*http.Request) (any, error) { return f.vms, nil })
+	handle("GET /v1/vms/{vm}", func(r *http.Request) (any, error) { return f.find(r.PathValue("vm")) })
+	handle("POST /v1/vms", func(r *http.Request) (any, error) {
+		var req api.CreateVM
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			return nil, err
+		}
+		return f.create(req)
+	})
+	for _, verb := range []string{"start", "stop", "kill"} {
+		handle("POST /v1/vms/{vm}/"+verb, func(r *http.Request) (any, error) { return f.power(verb, r.PathValue("vm"), false) })
+	}
+	handle("DELETE /v1/vms/{vm}", func(r *http.Request) (any, error) {
+		return f.power("delete", r.PathValue("vm"), r.URL.Query().Get("force") == "true")
+	})
+	handle("GET /v1/vms/{vm}/ping", func(r *http.Request) (any, error) {
+		return api.Ping{RoundTrip: 1234 * time.Microsecond, OS: "Debian GNU/Linux 12", Kernel: "6.1.0", Uptime: 3 * time.Minute, Agent: "2.0.0"}, nil
+	})
+	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "Debian GNU/Linux 12\nlogin: \n")
+	})
+	mux.HandleFunc("GET /v1/vms/{vm}/dial", dial)
+	handle("GET /v1/images", func(*http.Request) (any, error) { return f.images, nil })
+	handle("GET /v1/images/{image}", func(*http.Request) (any, error) { return f.images[0], nil })
+	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
+		return nil, fault.New(fault.InUse, "VMs use it: dev, old").WithOp("delete image", r.PathValue("image")).WithHint("delete them first")
+	})
+	handle("GET /v1/operations", func(*http.Request) (any, error) { return f.ops, nil })
+	handle("GET /v1/operations/{id}", func(r *http.Request) (any, error) { return f.operation(r.PathValue("id")) })
+	handle("POST /v1/operations/{id}/cancel", func(r *http.Request) (any, error) {
+		o, err := f.operation(r.PathValue("id"))
+		if err == nil {
+			o.State, o.Ended = op.Canceled, time.Now()
+		}
+		return o, err
+	})
+	mux.HandleFunc("GET /v1/operations/{id}/events", f.events)
+	return mux
+}
+
+func reply(w http.ResponseWriter, answer any, err error) {
+	if err != nil {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(api.HTTPStatus(fault.CodeOf(err)))
+		answer = fault.From(err)
+	}
+	_ = json.NewEncoder(w).Encode(answer) // a client that is gone needs no answer
+}
+
+// events sends the operation as it is. One that is still running is left open until the client goes.
+func (f *fake) events(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	o, err := f.operation(r.PathValue("id"))
+	if err != nil {
+		f.mu.Unlock()
+		reply(w, nil, err)
+		return
+	}
+	if !o.State.Ended() {
+		o.Stages[len(o.Stages)-1].Detail = "followed"
+	}
+	body, _ := json.Marshal(o) //nolint:errchkjson // plain data
+	ended := o.State.Ended()
+	f.mu.Unlock()
+	w.Header().Set("Content-Type", "text/event-stream")
+	fmt.Fprintf(w, "data: %s\n\n", body)
+	_ = http.NewResponseController(w).Flush()
+	if !ended {
+		<-r.Context().Done()
+	}
+}
+
+// dial stands in for a guest's SSH service: it says its banner, echoes, and closes when told to.
+func dial(w http.ResponseWriter, _ *http.Request) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: banger-stream\r\n\r\nSSH-2.0-fake\r\n")
+	_ = rw.Flush()
+	line, _ := bufio.NewReader(rw).ReadString('\n')
+	_, _ = io.WriteString(conn, line)
+}

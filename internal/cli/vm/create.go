@@ -1,0 +1,149 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/api"
+	"banger/internal/cli/app"
+	"banger/internal/cli/term"
+	"banger/internal/fault"
+	"banger/internal/op"
+	nouns "banger/internal/vm"
+)
+
+type createOptions struct {
+	name     string
+	image    string
+	vcpu     int
+	memory   size
+	rootDisk size
+	workDisk size
+	labels   []string
+	noWait   bool
+}
+
+func newCreate(a *app.App) *cobra.Command {
+	var o createOptions
+	cmd := &cobra.Command{
+		Use:   "create [NAME]",
+		Short: "Make a VM and boot it",
+		Long: `Make a VM from an image, boot it, and show each stage until the guest is ready.
+
+Without a NAME it gets a readable random one. Ctrl-C leaves the operation running and says how to
+follow it or call it off. What is not given comes from the configuration, then from the daemon.`,
+		Example: `  banger vm create dev
+  banger vm create --image debian:13 --vcpu 4 --memory 8G --work-disk 50G big
+  banger vm create --label project=website --label branch=main
+  banger vm create ci-1 -o json | jq -r .vm.id`,
+		Args: app.Args(0, 1),
+		RunE: run(func(ctx context.Context, args []string) error {
+			if len(args) > 0 {
+				o.name = args[0]
+			}
+			return create(ctx, a, o)
+		}),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.image, "image", "", "`IMAGE` to make it from: a name, an id or a prefix of one")
+	f.IntVar(&o.vcpu, "vcpu", 0, "`NUMBER` of vCPUs")
+	f.Var(&o.memory, "memory", "memory, such as 2G")
+	f.Var(&o.rootDisk, "root-disk", "size of the root disk, at least the image's")
+	f.Var(&o.workDisk, "work-disk", "size of the disk at /root")
+	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
+	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
+	_ = cmd.RegisterFlagCompletionFunc("image", a.Complete(-1, app.Images)) // fails only for a flag that is not there
+	return cmd
+}
+
+// created is what create prints as JSON.
+type created struct {
+	VM        api.VM       `json:"vm"`
+	Operation op.Operation `json:"operation"`
+}
+
+func create(ctx context.Context, a *app.App, o createOptions) error {
+	if o.name != "" {
+		if err := nouns.CheckName(o.name); err != nil {
+			return err
+		}
+	}
+	labels, err := parseLabels(o.labels)
+	if err != nil {
+		return err
+	}
+	key, err := a.Key()
+	if err != nil {
+		return err
+	}
+	cfg, err := a.Config()
+	if err != nil {
+		return err
+	}
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	begun, err := c.CreateVM(ctx, api.CreateVM{
+		Name:           o.name,
+		Image:          either(o.image, cfg.VM.Image),
+		Labels:         labels,
+		VCPU:           either(o.vcpu, cfg.VM.VCPU),
+		Memory:         either(int64(o.memory), cfg.VM.Memory),
+		RootDisk:       either(int64(o.rootDisk), cfg.VM.RootDisk),
+		WorkDisk:       either(int64(o.workDisk), cfg.VM.WorkDisk),
+		AuthorizedKeys: []string{key.Public},
+	})
+	if err != nil {
+		return err
+	}
+	if o.noWait {
+		if a.JSON() {
+			term.JSON(a.IO.Out, begun)
+		} else {
+			fmt.Fprintln(a.IO.Out, begun.ID)
+		}
+		return nil
+	}
+	final, err := a.Follow(ctx, c, begun)
+	if err != nil {
+		return err
+	}
+	v, err := c.VM(ctx, final.Subject)
+	if err != nil {
+		return err
+	}
+	if a.JSON() {
+		term.JSON(a.IO.Out, created{v, final})
+		return nil
+	}
+	p := a.IO.OutPalette()
+	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
+	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan("banger vm ssh "+term.Escape(v.Name)))
+	return nil
+}
+
+// either is the flag when it was given, else what the configuration says.
+func either[T comparable](flag, configured T) T {
+	var zero T
+	if flag != zero {
+		return flag
+	}
+	return configured
+}
+
+func parseLabels(pairs []string) (map[string]string, error) {
+	labels := make(map[string]string, len(pairs))
+	for _, pair := range pairs {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, fault.New(fault.Invalid, "it has no '='").WithOp("read --label", pair).WithHint("write KEY=VALUE, such as project=website")
+		}
+		labels[k] = v
+	}
+	return labels, nouns.CheckLabels(labels)
+}

@@ -1,0 +1,114 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/api"
+	"banger/internal/cli/app"
+	"banger/internal/cli/term"
+	nouns "banger/internal/vm"
+)
+
+func newList(a *app.App) *cobra.Command {
+	var labels []string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"},
+		Short: "List your VMs",
+		Example: `  banger vm list
+  banger vm list --label project=website -o name | xargs banger vm stop`,
+		Args:        app.Args(0, 0),
+		Annotations: app.ListsNames,
+		RunE: run(func(ctx context.Context, _ []string) error {
+			return list(ctx, a, labels)
+		}),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "only those with this label, `KEY` or KEY=VALUE; may be repeated")
+	return cmd
+}
+
+func list(ctx context.Context, a *app.App, labels []string) error {
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	vms, err := c.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	vms = slices.DeleteFunc(vms, func(v api.VM) bool { return !labelled(v, labels) })
+	slices.SortFunc(vms, func(x, y api.VM) int { return strings.Compare(x.Name, y.Name) })
+	switch a.Output {
+	case app.JSON:
+		term.JSON(a.IO.Out, vms)
+	case app.Names:
+		for _, v := range vms {
+			fmt.Fprintln(a.IO.Out, term.Escape(v.Name))
+		}
+	case app.Table:
+		if len(vms) == 0 {
+			a.Hint("no VMs; make one with: banger vm create")
+			return nil
+		}
+		listTable(a, vms)
+	}
+	return nil
+}
+
+func listTable(a *app.App, vms []api.VM) {
+	p, now := a.IO.OutPalette(), time.Now()
+	heading := []string{"NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "ADDRESS", "UPTIME"}
+	anyLabels := slices.ContainsFunc(vms, func(v api.VM) bool { return len(v.Labels) > 0 })
+	if anyLabels {
+		heading = append(heading, "LABELS")
+	}
+	rows := make([][]term.Cell, len(vms))
+	for i, v := range vms {
+		row := []term.Cell{
+			{Text: v.Name, Style: p.Bold},
+			{Text: string(v.ID), Style: p.Dim},
+			{Text: string(v.State), Style: stateStyle(p, v.State)},
+			term.Text(v.Image.Name),
+			term.Text(strconv.Itoa(v.Spec.VCPU)),
+			term.Text(nouns.FormatSize(v.Spec.Memory)),
+			term.Text(v.Address),
+			term.Text(uptime(v, now)),
+		}
+		if anyLabels {
+			row = append(row, term.Text(labelText(v.Labels)))
+		}
+		rows[i] = row
+	}
+	term.Table(a.IO.Out, p, heading, rows)
+}
+
+func uptime(v api.VM, now time.Time) string {
+	if v.State != nouns.Running {
+		return "-"
+	}
+	return term.Age(v.Started, now)
+}
+
+func labelText(labels map[string]string) string {
+	pairs := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		pairs = append(pairs, k+"="+labels[k])
+	}
+	return strings.Join(pairs, ",")
+}
+
+func labelled(v api.VM, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(w string) bool {
+		key, value, exact := strings.Cut(w, "=")
+		got, has := v.Labels[key]
+		return !has || exact && got != value
+	})
+}

@@ -1,0 +1,149 @@
+package vm
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/api"
+	"banger/internal/cli/app"
+	"banger/internal/cli/ssh"
+	"banger/internal/cli/userkey"
+	"banger/internal/client"
+	"banger/internal/fault"
+	"banger/internal/image"
+	nouns "banger/internal/vm"
+)
+
+// sshPort is where the guest's SSH service listens.
+const sshPort = 22
+
+type sshOptions struct {
+	tty     bool
+	options []string
+}
+
+func newSSH(a *app.App) *cobra.Command {
+	var o sshOptions
+	cmd := &cobra.Command{
+		Use:   "ssh NAME [-- COMMAND...]",
+		Short: "Log in to a VM, or run a command in it",
+		Long: `Run the system's ssh as root in the guest. The connection goes through the daemon and the
+agent, so no route to the guest is needed, and the guest must show the host key that the daemon gave
+it, so nothing is asked. The exit status is the command's; 255 is ssh's own failure.
+
+One argument after -- is a command line for the guest's shell; several arrive as they are.
+Your ssh_config is not read; what you need of it can be given with --ssh-option.`,
+		Example: `  banger vm ssh dev
+  banger vm ssh dev -- uname -a
+  banger vm ssh dev -- 'cd repo && make test'
+  banger vm ssh -t dev -- htop
+  banger vm ssh --ssh-option ForwardAgent=yes dev`,
+		Args: sshArgs,
+		RunE: run(func(ctx context.Context, args []string) error {
+			return sshInto(ctx, a, args[0], args[1:], o)
+		}),
+		ValidArgsFunction: a.Complete(1, app.VMs),
+	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fault.From(app.FlagError(cmd, err)).WithHint("a command for the guest goes after --, such as `banger vm ssh dev -- uname -a`")
+	})
+	f := cmd.Flags()
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	f.StringArrayVar(&o.options, "ssh-option", nil, "an option for ssh, `KEY=VALUE` as in ssh_config; may be repeated")
+	return cmd
+}
+
+// sshArgs wants the guest's command behind --, so that no flag of it can be taken for one of ours.
+func sshArgs(cmd *cobra.Command, args []string) error {
+	if err := app.Args(1, -1)(cmd, args); err != nil {
+		return err
+	}
+	if dash := cmd.ArgsLenAtDash(); len(args) > 1 && dash != 1 {
+		return fault.New(fault.Invalid, "the guest's command goes after --").WithOp(cmd.CommandPath(), "").
+			WithHint("such as `%s %s -- %s`", cmd.CommandPath(), args[0], args[1])
+	}
+	return nil
+}
+
+func sshInto(ctx context.Context, a *app.App, name string, command []string, o sshOptions) error {
+	key, err := a.Key()
+	if err != nil {
+		return err
+	}
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := c.VM(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := reachable(v, key); err != nil {
+		return err
+	}
+	if err := serving(ctx, c, v); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fault.New(fault.Internal, "find this program: %w", err)
+	}
+	socket, err := a.SocketPath()
+	if err != nil {
+		return err
+	}
+	err = ssh.Session{
+		VM: v.ID, HostKey: v.HostKey, Key: key.Path, KnownHosts: app.KnownHosts(string(v.ID)),
+		Proxy: []string{self, "--socket", socket, "internal", "ssh-proxy", string(v.ID)},
+		TTY:   o.tty, Options: o.options, Command: command,
+	}.Run(ctx, a.IO)
+	if len(command) == 0 && a.IO.InTTY {
+		a.Hint("%s is still running; stop it with: banger vm stop %s", v.Name, v.Name)
+	}
+	return err
+}
+
+// reachable tells before ssh starts what ssh would only hint at.
+func reachable(v api.VM, key userkey.Key) error {
+	if v.State != nouns.Running {
+		e := fault.New(fault.WrongState, "it is %s", v.State).WithOp("log in to VM", v.Name)
+		if v.State == nouns.Stopped || v.State == nouns.Crashed {
+			return e.WithHint("start it with `banger vm start %s`", v.Name)
+		}
+		return e.WithHint("wait until `banger vm show %s` says that it is running", v.Name)
+	}
+	if !key.In(v.Keys) {
+		return fault.New(fault.Forbidden, "it was made for another SSH key than %s", key.Path).WithOp("log in to VM", v.Name).
+			WithHint("set ssh_key to the key that it was made with, or make the VM anew")
+	}
+	return nil
+}
+
+// serving asks the guest itself only where its image does not promise SSH: readiness has awaited
+// what an image promises.
+func serving(ctx context.Context, c *client.Client, v api.VM) error {
+	m, err := c.Image(ctx, v.Image.ID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if promises(m.Services) {
+		return nil
+	}
+	conn, err := c.Dial(ctx, string(v.ID), sshPort)
+	if err != nil {
+		return fault.New(fault.Unavailable, "nothing in the guest listens on port %d: %w", sshPort, err).WithOp("log in to VM", v.Name).
+			WithHint("its image %s does not offer SSH; install an SSH server in the image, or see `banger vm logs %s`", v.Image.Name, v.Name)
+	}
+	return conn.Close()
+}
+
+func promises(services []image.Service) bool {
+	for _, s := range services {
+		if s.Port == sshPort {
+			return true
+		}
+	}
+	return false
+}

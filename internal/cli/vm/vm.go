@@ -1,0 +1,58 @@
+// Package vm holds the commands `banger vm …`.
+package vm
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/cli/app"
+	"banger/internal/cli/term"
+	nouns "banger/internal/vm"
+)
+
+// New returns `banger vm`.
+func New(a *app.App) *cobra.Command {
+	return app.Group("vm", "Make and use virtual machines",
+		newCreate(a), newList(a), newShow(a),
+		newStart(a), newStop(a), newKill(a), newDelete(a),
+		newSSH(a), newLogs(a), newPing(a))
+}
+
+func stateStyle(p term.Palette, s nouns.State) func(string) string {
+	switch s {
+	case nouns.Running:
+		return p.Green
+	case nouns.Crashed:
+		return p.Red
+	case nouns.Creating, nouns.Starting, nouns.Stopping, nouns.Deleting:
+		return p.Cyan
+	case nouns.Stopped:
+		return p.Dim
+	default:
+		return nil
+	}
+}
+
+// size is a flag's value in bytes.
+type size int64
+
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return nouns.FormatSize(int64(*s))
+}
+
+func (s *size) Type() string { return "SIZE" }
+
+func (s *size) Set(text string) error {
+	n, err := nouns.ParseSize(text)
+	*s = size(n)
+	return err
+}
+
+// run adapts a command's work to cobra.
+func run(work func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error { return work(cmd.Context(), args) }
+}
