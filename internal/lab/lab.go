@@ -146,7 +146,7 @@ func (l *Lab) furnish(tree, fc, tmp string) error {
 		return err
 	}
 	defer f.Close()
-	if err := kmod.Archive(f, mods, modules()...); err != nil {
+	if _, err := kmod.Archive(f, mods, modules()...); err != nil {
 		return err
 	}
 	boot, err := filepath.Glob(filepath.Join(tree, "boot", "*"))

@@ -156,27 +156,29 @@ func lines(fsys fs.FS, file string, each func(string) error) error {
 }
 
 // Archive writes a cpio archive of the wanted modules and all that they need, unpacked, and of the
-// file /modules, which lists their paths in load order.
-func Archive(w io.Writer, t *Tree, wanted ...string) error {
+// file /modules, which lists their paths in load order. It returns the modules' names in that order.
+func Archive(w io.Writer, t *Tree, wanted ...string) ([]string, error) {
 	files, err := t.Closure(wanted...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c := cpio.NewWriter(w)
+	var names []string
 	var list strings.Builder
 	for _, file := range files {
 		content, err := t.Read(file)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		names = append(names, name(file))
 		place := "/lib/modules/" + name(file) + ".ko"
 		fmt.Fprintln(&list, place)
 		if err := c.File(place, 0o644, int64(len(content)), bytes.NewReader(content)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := c.File("modules", 0o644, int64(list.Len()), strings.NewReader(list.String())); err != nil {
-		return err
+		return nil, err
 	}
-	return c.Close()
+	return names, c.Close()
 }

@@ -1,0 +1,311 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"banger/internal/boot"
+	"banger/internal/boot/kmod"
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/lifecycle"
+	"banger/internal/vm"
+)
+
+// Run executes a program of the host; each line that it prints goes to onLine. Its error carries the
+// arguments and the end of what it printed.
+type Run func(ctx context.Context, argv, env []string, onLine func(string)) error
+
+// Builder makes images. It implements lifecycle.Images.
+type Builder struct {
+	*Catalog
+	Run    Run
+	Mirror string // Debian mirror; empty leaves the choice to mmdebstrap
+}
+
+// recipe is part of every image's identity: raise it when the steps below change what an image holds.
+const recipe = 1
+
+// Sizes of the file systems in bytes. They are sparse: an image takes what it holds.
+const (
+	minRoot  = 4 * vm.GiB
+	seedSize = 64 * vm.MiB
+)
+
+// Pull bootstraps a Debian release.
+func (b *Builder) Pull(ctx context.Context, name string, report lifecycle.StageReport) (image.Manifest, error) {
+	rel, err := resolve(name)
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	return b.build(ctx, func(w *work) error {
+		report("bootstrap", "starting")
+		epoch := time.Now().UTC().Truncate(24 * time.Hour) // two pulls of one day differ only in what changed
+		env := []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()), "INITRD=No"}
+		var said lastLines
+		err := b.Run(ctx, bootstrap(rel.suite, b.Mirror, w.tree), env, func(line string) {
+			said.add(line)
+			if text, ok := chatter(line); ok {
+				report("bootstrap", printable(text, 100))
+			}
+		})
+		if err != nil {
+			return fault.New(fault.Internal, "the bootstrap failed: %w", err).WithOp("pull image", name).
+				WithDetail(said.String()).WithHint("see the lines above; a network or mirror that cannot be reached is the usual cause")
+		}
+		report("kernel", "")
+		if err := takeKernel(w); err != nil {
+			return err
+		}
+		if err := furnish(w.tree); err != nil {
+			return err
+		}
+		w.m.Name, w.m.Source = rel.name, "debian "+rel.suite
+		return b.lay(ctx, w, report)
+	})
+}
+
+// Import lays a foreign tree into an image with another image's kernel.
+func (b *Builder) Import(ctx context.Context, r lifecycle.ImportRequest, report lifecycle.StageReport) (image.Manifest, error) {
+	return b.build(ctx, func(w *work) error {
+		report("unpack", "")
+		digest := sha256.New()
+		if err := untar(ctx, io.TeeReader(r.Tar, digest), w.tree, func(files int, size int64) {
+			report("unpack", fmt.Sprintf("%d files, %s", files, vm.FormatSize(size)))
+		}); err != nil {
+			return fault.From(err).InOp("import image", r.Name)
+		}
+		w.content = digest.Sum(nil)
+		report("kernel", r.KernelFrom.Name)
+		from := filepath.Join(b.Dir, r.KernelFrom.ID)
+		for _, file := range []string{image.FileKernel, image.FileModules, image.FileKernelConfig} {
+			if err := os.Link(filepath.Join(from, file), filepath.Join(w.dir, file)); err != nil {
+				return err
+			}
+		}
+		w.m.Kernel, w.m.Name, w.m.Source = r.KernelFrom.Kernel, r.Name, "import "+printable(r.Source, 200)
+		return b.lay(ctx, w, report)
+	})
+}
+
+// work is an image under way.
+type work struct {
+	dir     string // becomes the image's directory
+	tree    string // root file system as files
+	content []byte // digest of what the tree was made from, when its packages do not tell
+	m       image.Manifest
+}
+
+// build runs steps in a directory that is never listed and gives the result its place.
+func (b *Builder) build(ctx context.Context, steps func(*work) error) (_ image.Manifest, err error) {
+	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
+		return image.Manifest{}, err
+	}
+	dir, err := os.MkdirTemp(b.Dir, ".build-")
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	defer func() {
+		_ = lock.Close()
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // tells Clean that someone works here
+		return image.Manifest{}, err
+	}
+	w := &work{dir: dir, tree: filepath.Join(dir, "tree")}
+	if err := os.Mkdir(w.tree, 0o755); err != nil { //nolint:gosec // becomes the guest's /
+		return image.Manifest{}, err
+	}
+	w.m = image.Manifest{Arch: runtime.GOARCH, Created: time.Now().UTC().Truncate(time.Second), Tools: map[string]string{}}
+	if err := steps(w); err != nil {
+		return image.Manifest{}, err
+	}
+	return b.place(ctx, w)
+}
+
+// takeKernel moves the boot set's kernel, modules and configuration out of the tree. The tree keeps
+// its own copy of the modules, which the guest may load later.
+func takeKernel(w *work) error {
+	kernels, err := filepath.Glob(filepath.Join(w.tree, "boot", "vmlinuz-*"))
+	if err != nil {
+		return err
+	}
+	if len(kernels) != 1 {
+		return fault.New(fault.Invalid, "the tree holds %d kernels in /boot, want one", len(kernels)).WithOp("read kernel", "")
+	}
+	version := strings.TrimPrefix(filepath.Base(kernels[0]), "vmlinuz-")
+	packed, err := os.ReadFile(kernels[0])
+	if err != nil {
+		return err
+	}
+	kernel, err := boot.Vmlinux(packed)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(w.tree)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	place, err := resolveIn(root, "lib/modules/"+version)
+	if err != nil {
+		return fmt.Errorf("modules of kernel %s: %w", version, err)
+	}
+	mods, err := kmod.Open(os.DirFS(filepath.Join(w.tree, place)))
+	if err != nil {
+		return err
+	}
+	config, err := os.ReadFile(filepath.Join(w.tree, "boot", "config-"+version))
+	if err != nil {
+		return err
+	}
+	if err := boot.CheckPreflight(version, bytes.NewReader(config), mods.Has); err != nil {
+		return err
+	}
+	var archive bytes.Buffer
+	names, err := kmod.Archive(&archive, mods, boot.Modules()...)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(kernel)
+	w.m.Kernel = image.Kernel{Version: version, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(kernel)), Modules: names}
+	return errors.Join(
+		os.WriteFile(filepath.Join(w.dir, image.FileKernel), kernel, 0o600),
+		os.WriteFile(filepath.Join(w.dir, image.FileModules), archive.Bytes(), 0o600),
+		os.WriteFile(filepath.Join(w.dir, image.FileKernelConfig), config, 0o600),
+	)
+}
+
+// lay turns the tree into the image's disks and describes them.
+func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport) error {
+	root, err := os.OpenRoot(w.tree)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if w.m.Init, err = findInit(root); err != nil {
+		return err
+	}
+	w.m.OS, w.m.Services = prettyName(root), services(root)
+	if w.m.Packages, w.m.PackagesSHA256, err = dpkg(root); err != nil {
+		return err
+	}
+	id := sha256.Sum256(fmt.Appendf(nil, "%d %s %s %s %s %x", recipe, w.m.Arch, w.m.Source, w.m.PackagesSHA256, w.m.Kernel.SHA256, w.content))
+	w.m.ID = hex.EncodeToString(id[:6])
+
+	report("root disk", "")
+	if w.m.Root, err = b.mkfs(ctx, w, "root", w.tree, image.FileRoot, minRoot); err != nil {
+		return err
+	}
+	report("work seed", "")
+	seed := filepath.Join(w.dir, "seed")
+	if err := errors.Join(os.Mkdir(seed, 0o700), seedFiles(seed)); err != nil {
+		return err
+	}
+	if w.m.WorkSeed, err = b.mkfs(ctx, w, "work", seed, image.FileWorkSeed, seedSize); err != nil {
+		return err
+	}
+	report("seal", "")
+	b.tools(ctx, w)
+	return errors.Join(os.RemoveAll(w.tree), os.RemoveAll(seed))
+}
+
+// tools notes the versions of the programs that made the image.
+func (b *Builder) tools(ctx context.Context, w *work) {
+	for tool, argv := range map[string][]string{"mmdebstrap": {"mmdebstrap", "--version"}, "mke2fs": {"mke2fs", "-V"}} {
+		_ = b.Run(ctx, argv, nil, func(line string) { // a tool that was not needed may be absent
+			if w.m.Tools[tool] == "" {
+				w.m.Tools[tool] = printable(line, 100)
+			}
+		})
+	}
+}
+
+// place syncs the image and renames it to where it is listed. An image of the same content is already
+// there after a pull that found nothing new: then that one stays, and takes the name.
+func (b *Builder) place(ctx context.Context, w *work) (image.Manifest, error) {
+	if err := ctx.Err(); err != nil {
+		return image.Manifest{}, context.Cause(ctx)
+	}
+	if err := writeManifest(w.dir, w.m); err != nil {
+		return image.Manifest{}, err
+	}
+	if err := syncTree(w.dir); err != nil {
+		return image.Manifest{}, err
+	}
+	all, err := b.List()
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	for _, other := range all {
+		if other.Name == w.m.Name && other.ID != w.m.ID {
+			// VMs hold their image by id; the name goes to the newest.
+			other.Name += "@" + other.ID
+			if err := writeManifest(filepath.Join(b.Dir, other.ID), other); err != nil {
+				return image.Manifest{}, err
+			}
+		}
+	}
+	err = os.Rename(w.dir, filepath.Join(b.Dir, w.m.ID))
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		there, err := readManifest(filepath.Join(b.Dir, w.m.ID))
+		if err != nil {
+			return image.Manifest{}, err
+		}
+		there.Name = w.m.Name
+		return there, writeManifest(filepath.Join(b.Dir, w.m.ID), there)
+	}
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	return w.m, syncDir(b.Dir)
+}
+
+func syncTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := syncDir(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a file or a directory's entries durable.
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// lastLines keeps the end of a program's output for an error.
+type lastLines []string
+
+func (l *lastLines) add(line string) {
+	*l = append(*l, printable(line, 200))
+	if len(*l) > 10 {
+		*l = (*l)[1:]
+	}
+}
+
+func (l *lastLines) String() string { return strings.Join(*l, "\n") }
