@@ -25,8 +25,8 @@ import (
 // that keeps its VMs in memory.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"banger":  func() { os.Exit(banger()) },
-		"bangerd": func() { os.Exit(bangerd()) },
+		"banger":  func() { os.Exit(banger()) },  //nolint:forbidigo // a main function
+		"bangerd": func() { os.Exit(bangerd()) }, //nolint:forbidigo // a main function
 	})
 }
 

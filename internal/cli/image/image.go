@@ -126,7 +126,8 @@ func list(a *app.App, images []api.Image) {
 	rows := make([][]term.Cell, len(images))
 	for i, m := range images {
 		rows[i] = []term.Cell{
-			{Text: m.Name, Style: p.Bold}, {Text: m.ID, Style: p.Dim},
+			{Text: m.Name, Style: p.Bold},
+			{Text: m.ID, Style: p.Dim},
 			term.Text(m.OS), term.Text(m.Kernel.Version), term.Text(m.Arch),
 			term.Text(vm.FormatSize(m.Root.Allocated)), term.Text(term.Ago(m.Created, now)), term.Text(strings.Join(m.UsedBy, ",")),
 		}

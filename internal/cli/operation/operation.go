@@ -62,7 +62,8 @@ func list(a *app.App, ops []op.Operation) {
 	rows := make([][]term.Cell, len(ops))
 	for i, o := range ops {
 		rows[i] = []term.Cell{
-			{Text: string(o.ID), Style: p.Bold}, term.Text(o.Kind), term.Text(o.Name),
+			{Text: string(o.ID), Style: p.Bold},
+			term.Text(o.Kind), term.Text(o.Name),
 			{Text: string(o.State), Style: style(p, o.State)},
 			term.Text(term.Ago(o.Created, now)), term.Text(took(o, now)),
 		}

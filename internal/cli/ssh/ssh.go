@@ -123,7 +123,7 @@ func (s Session) writeKnownHosts() error {
 	if err != nil {
 		return failed(err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.WriteString(line)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return failed(err)

@@ -19,9 +19,8 @@ func escape(s, keep string) string {
 		return s
 	}
 	var b strings.Builder
-	for i, n := 0, 0; i < len(s); i += n {
-		var r rune
-		r, n = utf8.DecodeRuneInString(s[i:])
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {
 		case r == utf8.RuneError && n == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
@@ -40,6 +39,7 @@ func escape(s, keep string) string {
 		default:
 			fmt.Fprintf(&b, `\U%08x`, r)
 		}
+		i += n
 	}
 	return b.String()
 }

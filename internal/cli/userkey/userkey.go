@@ -83,7 +83,7 @@ func create(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	if _, err := f.WriteString(pair.Private); err != nil {
 		return errors.Join(err, f.Close())
 	}
