@@ -26,6 +26,15 @@ func modules() []string {
 	return []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9p", "9pnet_virtio", "virtio_rng"}
 }
 
+// guestBinary is this program inside the lab host, below systemd too.
+const guestBinary = "/run/lab/banger-lab"
+
+// Inside reports whether this host is a lab host, a throw-away one.
+func Inside() bool {
+	_, err := os.Stat(guestBinary)
+	return err == nil
+}
+
 // Init is PID 1 of the lab host. It returns only when the host cannot be brought up; a panic of the
 // kernel, which ends QEMU, follows.
 func Init() error {
@@ -97,10 +106,10 @@ func enterRoot(systemd bool) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll("/run/lab", 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(guestBinary), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile("/run/lab/banger-lab", self, 0o700) //nolint:gosec // it is a program
+	return os.WriteFile(guestBinary, self, 0o700) //nolint:gosec // it is a program
 }
 
 // execSystemd leaves the command to a unit of the distribution's init.
@@ -110,7 +119,7 @@ Description=The lab's command
 After=multi-user.target systemd-user-sessions.service
 [Service]
 Type=exec
-ExecStart=/run/lab/banger-lab guest
+ExecStart=` + guestBinary + ` guest
 KillMode=process
 StandardOutput=null
 StandardError=journal+console

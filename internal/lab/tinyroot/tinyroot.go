@@ -65,9 +65,20 @@ func Write(w io.Writer, busybox []byte) error {
 		name string
 		mode int64
 	}{
-		{"bin", 0o755}, {"dev", 0o755}, {"etc", 0o755}, {"mnt", 0o755}, {"proc", 0o555}, {"root", 0o700},
-		{"run", 0o755}, {"sbin", 0o755}, {"sys", 0o555}, {"tmp", 0o1777}, {"usr", 0o755}, {"usr/bin", 0o755},
-		{"var", 0o755}, {"var/log", 0o755},
+		{"bin", 0o755},
+		{"dev", 0o755},
+		{"etc", 0o755},
+		{"mnt", 0o755},
+		{"proc", 0o555},
+		{"root", 0o700},
+		{"run", 0o755},
+		{"sbin", 0o755},
+		{"sys", 0o555},
+		{"tmp", 0o1777},
+		{"usr", 0o755},
+		{"usr/bin", 0o755},
+		{"var", 0o755},
+		{"var/log", 0o755},
 	} {
 		if err := a.add(tar.Header{Typeflag: tar.TypeDir, Name: dir.name + "/", Mode: dir.mode}, ""); err != nil {
 			return err

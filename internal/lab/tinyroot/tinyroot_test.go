@@ -26,7 +26,8 @@ func program(t *testing.T, interpreter bool) []byte {
 		[]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
 		uint16(2), uint16(62), uint32(1), uint64(0), uint64(64), uint64(0), uint32(0),
 		uint16(64), uint16(56), uint16(1), uint16(64), uint16(0), uint16(0),
-		kind, uint32(5), [6]uint64{},
+		kind, uint32(5),
+		[6]uint64{},
 	} {
 		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,200 @@
+// Package scripts runs the end-to-end scripts, testscript files in <dir>/<area>/<name>.txtar, one after
+// another on the host that it is on: the lab. Each script has a home, a state directory and a daemon of
+// its own; what one leaves on the host is removed before the next begins, and counted against it.
+package scripts
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"banger/internal/fault"
+	"banger/internal/lab/hoststate"
+)
+
+// Suite is what to run and where.
+type Suite struct {
+	Dir     string        // holds the areas
+	Match   string        // "area", "area/name" or a path.Match pattern of those; empty is all
+	Work    string        // where scripts have their homes; a file system that can reflink
+	Images  string        // directory of prepared images, cloned into each state directory; empty is none
+	Logs    string        // logs of failed scripts are copied here; empty is nowhere
+	Timeout time.Duration // of one script; 10 minutes when zero
+	Verbose bool          // print everything that scripts did, also of those that passed
+	Host    Host
+	Out     io.Writer
+}
+
+// Host is the host that the scripts run on.
+type Host interface {
+	// State is what exists on the host now, with what is below a directory; "" is none.
+	State(ctx context.Context, below string) (hoststate.State, error)
+	// Begin returns a function that makes the host what it was, and tells what it found in excess.
+	Begin(ctx context.Context) (end func(context.Context) (left []string, err error), err error)
+}
+
+const scriptTimeout = 10 * time.Minute
+
+// Result counts scripts.
+type Result struct{ Passed, Failed int }
+
+// Run runs the scripts that match and prints how each went. No match is fault.NotFound.
+func (s Suite) Run(ctx context.Context) (Result, error) {
+	names, err := s.names()
+	if err != nil {
+		return Result{}, err
+	}
+	var r Result
+	begun := time.Now()
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		failed, err := s.one(ctx, name)
+		if err != nil {
+			return r, fmt.Errorf("run script %s: %w", name, err)
+		}
+		if failed {
+			r.Failed++
+		} else {
+			r.Passed++
+		}
+	}
+	fmt.Fprintf(s.Out, "%d passed, %d failed in %.1f s\n", r.Passed, r.Failed, time.Since(begun).Seconds())
+	return r, nil
+}
+
+// names lists the scripts that match, as area/name, in order.
+func (s Suite) names() ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.txtar"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(file)) + "/" + strings.TrimSuffix(filepath.Base(file), ".txtar")
+		ok, err := matches(s.Match, name)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, name)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fault.New(fault.NotFound, "no script matches %q", s.Match).WithOp("run scripts", s.Dir).
+			WithHint("scripts are named area/name, as in vm/life")
+	}
+	return out, nil
+}
+
+func matches(pattern, name string) (bool, error) {
+	area, _, _ := strings.Cut(name, "/")
+	if pattern == "" || pattern == area {
+		return true, nil
+	}
+	ok, err := path.Match(pattern, name)
+	if err != nil {
+		return false, fault.New(fault.Invalid, "%w", err).WithOp("match scripts", pattern)
+	}
+	return ok, nil
+}
+
+func (s Suite) one(ctx context.Context, name string) (failed bool, err error) {
+	end, err := s.Host.Begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	// A short path: a Unix socket's name has 107 bytes.
+	work, err := os.MkdirTemp(s.Work, "e2e-")
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(s.Out, "run  %s\n", name)
+	begun := time.Now()
+	timeout := s.Timeout
+	if timeout == 0 {
+		timeout = scriptTimeout
+	}
+	t := &run{verbose: s.Verbose}
+	runScript(t, testscript.Params{
+		Files: []string{filepath.Join(s.Dir, name+".txtar")}, WorkdirRoot: work, Deadline: begun.Add(timeout),
+		Setup: func(env *testscript.Env) error { return s.furnish(ctx, env) }, Cmds: commands(ctx, s.Host),
+		RequireUniqueNames: true,
+	})
+	if t.failed || s.Verbose {
+		fmt.Fprint(s.Out, indent(t.log.String()))
+	}
+	if t.failed && s.Logs != "" {
+		if err := keepLogs(work, filepath.Join(s.Logs, strings.ReplaceAll(name, "/", "-"))); err != nil {
+			return false, err
+		}
+	}
+	left, err := end(ctx)
+	if err != nil {
+		return false, fmt.Errorf("clean up: %w", err)
+	}
+	if len(left) > 0 && !t.failed { // one that failed half-way is excused
+		t.failed = true
+		fmt.Fprint(s.Out, indent("it left this on the host:\n"+strings.Join(left, "\n")))
+	}
+	verdict := "ok  "
+	if t.failed {
+		verdict = "FAIL"
+	}
+	fmt.Fprintf(s.Out, "%s %s (%.1f s)\n", verdict, name, time.Since(begun).Seconds())
+	return t.failed, os.RemoveAll(work)
+}
+
+// furnish gives a script a home of its own, where the CLI and its daemon keep everything.
+func (s Suite) furnish(ctx context.Context, env *testscript.Env) error {
+	home := filepath.Join(env.WorkDir, "home")
+	state := filepath.Join(env.WorkDir, "state")
+	for name, dir := range map[string]string{
+		"HOME": home, "BANGER_STATE_DIR": state, "XDG_RUNTIME_DIR": filepath.Join(env.WorkDir, "run"),
+		"XDG_CONFIG_HOME": filepath.Join(home, "config"), "XDG_DATA_HOME": filepath.Join(home, "data"),
+		"XDG_STATE_HOME": filepath.Join(home, "state"), "XDG_CACHE_HOME": filepath.Join(home, "cache"),
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		env.Setenv(name, dir)
+	}
+	env.Setenv("BANGER_SOCKET", filepath.Join(env.WorkDir, "run", "banger.sock"))
+	env.Setenv("USER", "root")
+	if s.Images == "" {
+		return nil
+	}
+	// Reflinks: each script owns its images, and owning them costs nothing.
+	return program(ctx, "cp", "-a", "--reflink=always", s.Images, filepath.Join(state, "images"))
+}
+
+// keepLogs copies the logs that a script made to where they outlive the lab host.
+func keepLogs(work, to string) error {
+	tree, err := os.OpenRoot(work)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	return eachLog(tree, func(name string, content []byte) error {
+		flat := strings.ReplaceAll(strings.TrimPrefix(name, "./"), "/", "_")
+		return os.WriteFile(filepath.Join(to, flat), content, 0o600)
+	})
+}
+
+func indent(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "     " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n     ") + "\n"
+}
