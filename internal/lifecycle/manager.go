@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"banger/internal/agentproto"
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/image"
@@ -165,12 +164,6 @@ func (m *Manager) guestOf(ctx context.Context, caller vm.Caller, selector string
 func notRunning(v vm.VM, what string) error {
 	return fault.New(fault.WrongState, "it is %s", v.State).WithOp(what, v.Name).
 		WithHint("start it with `banger vm start %s`", v.Name)
-}
-
-// guestConfig is the document that the VM's guest gets at boot.
-func (m *Manager) guestConfig(v vm.VM) (agentproto.GuestConfig, error) {
-	b, err := m.blueprint(v)
-	return b.Guest, err
 }
 
 // locks gives each VM's verbs their turn.

@@ -53,8 +53,8 @@ type Hypervisor interface {
 
 // Guests opens the host's end of a VM's vsock device.
 type Guests interface {
-	// Open listens for the agent of the VM whose hypervisor works in dir. config is asked for anew
-	// at every boot of the guest. events are delivered one at a time.
+	// Open listens for the agent of the VM whose hypervisor works in dir. config is what its guest
+	// gets at boot; nil says that it has booted. events are delivered one at a time.
 	Open(dir string, config func() agentproto.GuestConfig, events func(GuestEvent)) (Guest, error)
 }
 

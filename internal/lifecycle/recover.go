@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"banger/internal/agentproto"
 	"banger/internal/vm"
 )
 
@@ -63,15 +62,8 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 // reattach takes a running VM back.
 func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	l := newLive()
-	guest, err := m.guests.Open(m.layout.Jail(v.ID),
-		func() agentproto.GuestConfig {
-			cfg, err := m.guestConfig(v)
-			if err != nil {
-				m.log.Error("guest config", "vm", v.Name, "error", err)
-			}
-			return cfg
-		},
-		func(e GuestEvent) { m.guestEvent(l, nil, e) })
+	// It has booted: the config, which holds secrets, is not given out again.
+	guest, err := m.guests.Open(m.layout.Jail(v.ID), nil, func(e GuestEvent) { m.guestEvent(l, nil, e) })
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ func (l Layout) VMs() string { return filepath.Join(l.State, "vms") }
 // VM is a VM's directory, holding vm.json.
 func (l Layout) VM(id ID) string { return filepath.Join(l.VMs(), string(id)) }
 
+// Failed keeps the logs of creates that failed, one directory for each operation.
+func (l Layout) Failed() string { return filepath.Join(l.State, "failed") }
+
 // Jail is the hypervisor's working directory, shaped as a jailer's chroot will be.
 func (l Layout) Jail(id ID) string { return filepath.Join(l.VM(id), "jail") }
 

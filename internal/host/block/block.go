@@ -34,15 +34,15 @@ type Disks struct{}
 func (Disks) Clone(ctx context.Context, src, dst string, size int64) (method string, err error) {
 	from, err := os.Open(src)
 	if err != nil {
-		return "", explain(err, src)
+		return "", fault.System(err, "clone disk", src)
 	}
 	defer from.Close()
 	info, err := from.Stat()
 	if err != nil {
-		return "", explain(err, src)
+		return "", fault.System(err, "clone disk", src)
 	}
 	if !info.Mode().IsRegular() {
-		return "", explain(errors.New("it is not a regular file"), src)
+		return "", fault.System(errors.New("it is not a regular file"), "clone disk", src)
 	}
 	if size == 0 {
 		size = info.Size()
@@ -53,14 +53,14 @@ func (Disks) Clone(ctx context.Context, src, dst string, size int64) (method str
 	}
 	to, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return "", explain(err, dst)
+		return "", fault.System(err, "clone disk", dst)
 	}
 	defer func() {
 		if cerr := to.Close(); err == nil {
 			err = cerr
 		}
 		if err != nil {
-			method, err = "", explain(errors.Join(err, os.Remove(dst)), dst)
+			method, err = "", fault.System(errors.Join(err, os.Remove(dst)), "clone disk", dst)
 		}
 	}()
 	method, err = clone(ctx, to, from, info.Size())
@@ -121,32 +121,6 @@ func copySparse(ctx context.Context, to, from *os.File, size int64) error {
 		}
 	}
 	return to.Truncate(size)
-}
-
-// explain says what a failure means to the one who wanted a disk.
-func explain(err error, path string) error {
-	code, hint := fault.Internal, "see that the directory is there, and that the daemon may use it"
-	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		code, hint = fault.Exhausted, "free some space: delete VMs or images that you no longer need"
-	case errors.Is(err, unix.EFBIG):
-		code, hint = fault.Invalid, "choose a smaller disk: the file system holds no file of this size"
-	case errors.Is(err, fs.ErrExist):
-		code, hint = fault.AlreadyExists, "nothing was overwritten; move the file away if it is not needed"
-	case errors.Is(err, context.Canceled):
-		code, hint = fault.Canceled, ""
-	case errors.Is(err, context.DeadlineExceeded):
-		code, hint = fault.Timeout, ""
-	}
-	return &fault.Error{Code: code, Op: "clone disk", Subject: path, Msg: reason(err), Hint: hint, Err: err}
-}
-
-// reason drops the path from an error that is about to be shown beside it.
-func reason(err error) string {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err.Error()
-	}
-	return err.Error()
 }
 
 // Exists reports whether path is a regular file.
