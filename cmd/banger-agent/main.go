@@ -1,0 +1,145 @@
+// Command banger-agent is banger's part of a guest. One static binary has three lives: PID 1 of the
+// initrd, the supervisor that PID 1 leaves behind, and the server that the supervisor keeps running.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/vsock"
+
+	"banger/internal/agent"
+	"banger/internal/agent/initrd"
+	"banger/internal/agent/machine"
+	"banger/internal/agent/supervise"
+	"banger/internal/agentproto"
+	"banger/internal/buildinfo"
+)
+
+// The roles, as arguments.
+const (
+	roleSupervise = "supervise"
+	roleServe     = "serve"
+)
+
+func main() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime})).With("program", "banger-agent")
+	version := buildinfo.Current().String()
+	switch {
+	case os.Getpid() == 1:
+		(&initrd.Boot{Dial: dialHost, Version: version, Resident: []string{"banger-agent", roleSupervise}, Log: log}).Run()
+	case len(os.Args) == 2 && os.Args[1] == roleSupervise:
+		superviseServer(log)
+	case len(os.Args) == 2 && os.Args[1] == roleServe:
+		err := serve(version, log)
+		log.Error("server", "error", err)
+		os.Exit(1)
+	default:
+		fmt.Fprintf(os.Stderr, "banger-agent %s: the part of banger that runs inside its guests; it is not run by hand\n", version)
+		os.Exit(2)
+	}
+}
+
+// withoutTime leaves the time to the kernel's log.
+func withoutTime(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+func dialHost(context.Context) (net.Conn, error) {
+	c, err := vsock.Dial(agentproto.HostCID, agentproto.ControlPort, nil)
+	if err != nil {
+		return nil, err // not c: a nil *vsock.Conn is no nil net.Conn
+	}
+	return c, nil
+}
+
+func superviseServer(log *slog.Logger) {
+	debug.SetGCPercent(20)
+	// The guest runs out of memory before it runs out of an agent. The server inherits it.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		log.Error("shield from the OOM killer", "error", err)
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	s := &supervise.Supervisor{Start: startServer, Term: term, AwaitsUs: initAwaitsUs, Log: log}
+	s.Run(context.Background())
+}
+
+// startServer starts the server. The @ asks systemd not to end it with the other processes
+// (systemd.io/ROOT_STORAGE_DAEMONS).
+func startServer() (*os.Process, error) {
+	return os.StartProcess("/proc/self/exe", []string{"@banger-agent", roleServe}, &os.ProcAttr{
+		Dir: "/", Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+}
+
+// initAwaitsUs reports whether PID 1 is what systemd turns into to end all processes. The kernel
+// keeps 15 bytes of a program's name.
+func initAwaitsUs() bool {
+	name, err := os.ReadFile("/proc/1/comm")
+	return err == nil && strings.TrimSpace(string(name)) == "systemd-shutdow"
+}
+
+func serve(version string, log *slog.Logger) error {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(8 << 20) // beyond it memory is reused eagerly, not refused
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, supervise.Terminating)
+	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	terminating := make(chan struct{})
+	go func() {
+		for range told {
+			terminating <- struct{}{}
+		}
+	}()
+
+	var services []agentproto.Service
+	if list := os.Getenv(initrd.ServicesEnv); list != "" {
+		if err := json.Unmarshal([]byte(list), &services); err != nil {
+			return fmt.Errorf("%s: %w", initrd.ServicesEnv, err)
+		}
+	}
+	l, err := vsock.Listen(agentproto.RequestPort, nil)
+	if err != nil {
+		return fmt.Errorf("listen for the host: %w", err)
+	}
+	a := &agent.Agent{
+		Listener:    hostOnly{l},
+		DialHost:    dialHost,
+		Hello:       initrd.Hello(version, agentproto.PhaseResident),
+		Services:    services,
+		Machine:     &machine.Machine{Version: version, Log: log},
+		Log:         log,
+		Terminating: terminating,
+	}
+	return a.Run(context.Background())
+}
+
+// hostOnly accepts the host's connections only. Any process of the guest can dial a vsock port of
+// the guest, and none of them may have the agent's powers.
+type hostOnly struct{ net.Listener }
+
+func (l hostOnly) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := c.RemoteAddr().(*vsock.Addr); ok && a.ContextID == agentproto.HostCID {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+}

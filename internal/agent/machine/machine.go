@@ -1,0 +1,104 @@
+// Package machine is the Linux guest as its resident agent sees it.
+package machine
+
+import (
+	"bufio"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agent"
+	"banger/internal/agentproto"
+)
+
+// Machine implements agent.Machine.
+type Machine struct {
+	Version string // of the agent
+	Log     *slog.Logger
+}
+
+// Uptime is the time since the kernel started.
+func (m *Machine) Uptime() time.Duration { return Uptime() }
+
+// Uptime is the time since the kernel started.
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// BootID identifies this run of the kernel.
+func BootID() string { return line("/proc/sys/kernel/random/boot_id") }
+
+// Listening returns the TCP ports on which some process listens.
+func (m *Machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
+
+// Info describes the guest. What cannot be read stays empty.
+func (m *Machine) Info() agentproto.Info {
+	exe, _ := os.Readlink("/proc/1/exe")
+	mem := fields("/proc/meminfo", ":")
+	return agentproto.Info{
+		Agent:    m.Version,
+		Version:  agentproto.MaxVersion,
+		Kernel:   line("/proc/sys/kernel/osrelease"),
+		OS:       strings.Trim(fields("/etc/os-release", "=")["PRETTY_NAME"], `"'`),
+		Init:     exe,
+		Hostname: line("/proc/sys/kernel/hostname"),
+		BootID:   BootID(),
+		Uptime:   Uptime(),
+		MemTotal: kilobytes(mem["MemTotal"]),
+		MemAvail: kilobytes(mem["MemAvailable"]),
+		AgentRSS: resident(os.Getpid()) + resident(supervisor()),
+	}
+}
+
+// supervisor is the pid of our parent when that is the supervisor, not the init that inherited us.
+func supervisor() int {
+	pid := os.Getppid()
+	mine, err := os.Readlink("/proc/self/exe")
+	theirs, perr := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil || perr != nil || mine != theirs {
+		return 0
+	}
+	return pid
+}
+
+func resident(pid int) int64 {
+	return kilobytes(fields("/proc/"+strconv.Itoa(pid)+"/status", ":")["VmRSS"])
+}
+
+// kilobytes reads a value such as "1024 kB" and returns bytes.
+func kilobytes(s string) int64 {
+	n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(s, "kB")), 10, 64)
+	return n << 10
+}
+
+// fields reads the lines of a file as keys and values.
+func fields(name, separator string) map[string]string {
+	m := make(map[string]string)
+	f, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return m
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for n := 0; n < 200 && sc.Scan(); n++ {
+		if k, v, ok := strings.Cut(sc.Text(), separator); ok {
+			m[k] = strings.TrimSpace(v)
+		}
+	}
+	return m
+}
+
+// line is a small file without its newline.
+func line(name string) string {
+	b, _ := os.ReadFile(filepath.Clean(name))
+	return strings.TrimSpace(string(b))
+}

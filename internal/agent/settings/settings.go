@@ -1,0 +1,120 @@
+// Package settings writes a guest config into a root file system. That tree belongs to the guest,
+// which may have left links, pipes or nothing at all in the places we write to.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"banger/internal/agentproto"
+)
+
+// Write makes the root file system that of one particular VM. It goes on after a failure: a guest
+// that lacks one file is more use than one that does not boot. All failures are returned.
+func Write(root *os.Root, cfg agentproto.GuestConfig) error {
+	var errs []error
+	try := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if cfg.Hostname != "" {
+		try(put(root, "etc/hostname", cfg.Hostname+"\n", 0o644))
+		try(edit(root, "etc/hosts", 0o644, func(old string) string {
+			if old == "" {
+				old = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
+			}
+			return replaceBlock(old, "127.0.1.1\t"+cfg.Hostname+"\n")
+		}))
+	}
+	if cfg.MachineID != "" {
+		try(put(root, "etc/machine-id", cfg.MachineID+"\n", 0o444))
+	}
+	if cfg.Network != nil && len(cfg.Network.DNS) > 0 {
+		try(put(root, "etc/resolv.conf", "nameserver "+strings.Join(cfg.Network.DNS, "\nnameserver ")+"\n", 0o644))
+	}
+	if cfg.Timezone != "" {
+		try(timezone(root, cfg.Timezone))
+	}
+	if cfg.Locale != "" {
+		try(locale(root, cfg.Locale))
+	}
+	for _, f := range cfg.Files {
+		try(put(root, strings.TrimPrefix(path.Clean("/"+f.Path), "/"), string(f.Content), fs.FileMode(f.Mode).Perm()))
+	}
+	if len(cfg.AuthorizedKeys) > 0 {
+		try(authorizedKeys(root, cfg.AuthorizedKeys))
+	}
+	return errors.Join(errs...)
+}
+
+func authorizedKeys(root *os.Root, keys []string) error {
+	if err := mkdir(root, "root/.ssh", 0o700); err != nil {
+		return err
+	}
+	return edit(root, "root/.ssh/authorized_keys", 0o600, func(old string) string {
+		return replaceBlock(old, strings.Join(keys, "\n")+"\n")
+	})
+}
+
+func timezone(root *os.Root, zone string) error {
+	file := path.Clean("/usr/share/zoneinfo/" + zone)
+	if _, err := root.Stat(file[1:]); err != nil {
+		return fmt.Errorf("timezone %s: %w", zone, err)
+	}
+	if err := link(root, ".."+file, "etc/localtime"); err != nil {
+		return err
+	}
+	return put(root, "etc/timezone", zone+"\n", 0o644)
+}
+
+// locale is kept where systemd reads it, and where Debian's PAM does.
+func locale(root *os.Root, name string) error {
+	err := put(root, "etc/locale.conf", "LANG="+name+"\n", 0o644)
+	if fi, lerr := root.Lstat("etc/default"); lerr == nil && fi.IsDir() {
+		err = errors.Join(err, put(root, "etc/default/locale", "LANG="+name+"\n", 0o644))
+	}
+	return err
+}
+
+// The lines around what is ours in a file that is also the user's.
+const (
+	blockBegin = "# banger: begin (rewritten at every boot)"
+	blockEnd   = "# banger: end"
+)
+
+// replaceBlock puts body where our block was, or at the end; all other lines stay.
+func replaceBlock(old, body string) string {
+	block := blockBegin + "\n" + body + blockEnd + "\n"
+	before, rest, found := cutLine(old, blockBegin)
+	if !found {
+		if old != "" && !strings.HasSuffix(old, "\n") {
+			old += "\n"
+		}
+		return old + block
+	}
+	// Without its last line the block's extent is unknown: then only its first line is ours.
+	if _, after, ok := cutLine(rest, blockEnd); ok {
+		rest = after
+	}
+	return before + block + rest
+}
+
+// cutLine splits text around its first line that equals line.
+func cutLine(text, line string) (before, after string, found bool) {
+	for pos := 0; pos < len(text); {
+		next := len(text)
+		if i := strings.IndexByte(text[pos:], '\n'); i >= 0 {
+			next = pos + i + 1
+		}
+		if strings.TrimRight(text[pos:next], "\r\n") == line {
+			return text[:pos], text[next:], true
+		}
+		pos = next
+	}
+	return text, "", false
+}
