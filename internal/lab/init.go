@@ -187,16 +187,18 @@ func settle() error {
 	defer cancel()
 	for _, argv := range [][]string{
 		{"ip", "link", "set", "lo", "up"},
-		{"modprobe", "-a", "kvm_amd", "tun", "bridge", "nf_tables"},
+		{"modprobe", "-a", "kvm_amd", "tun", "bridge", "nf_tables", "virtio_net"},
 	} {
 		if out, err := command(ctx, argv, env).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
 		}
 	}
-	if _, err := os.Stat("/sys/class/net/eth0"); err == nil {
+	// By what it is, not by name: below systemd, udev renames it.
+	if nics, _ := filepath.Glob("/sys/class/net/*/device"); len(nics) > 0 {
+		nic := filepath.Base(filepath.Dir(nics[0]))
 		for _, argv := range [][]string{
-			{"ip", "addr", "add", "10.0.2.15/24", "dev", "eth0"}, // QEMU's user network, inside the emulator
-			{"ip", "link", "set", "eth0", "up"},
+			{"ip", "addr", "add", "10.0.2.15/24", "dev", nic}, // QEMU's user network, inside the emulator
+			{"ip", "link", "set", nic, "up"},
 			{"ip", "route", "add", "default", "via", "10.0.2.2"},
 		} {
 			if out, err := command(ctx, argv, env).CombinedOutput(); err != nil {

@@ -55,11 +55,11 @@ func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, orDefault(r.Timeout, 15*time.Minute), fault.New(fault.Timeout, "the lab run took too long").
 		WithHint("give it more with --timeout"))
 	defer cancel()
-	dir, err := os.MkdirTemp("", "banger-lab-")
+	dir, leave, err := l.room(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer leave()
 	m, err := l.machine(r, dir)
 	if err != nil {
 		return 0, err
@@ -75,6 +75,7 @@ func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	go func() { <-q.gone; ports.refuse() }()
 	power := time.Now()
 	status, err = r.converse(ctx, ports, power)
 	if err == nil {
@@ -187,6 +188,13 @@ func listen(dir string) (*ports, error) {
 	return p, nil
 }
 
+// refuse ends the wait for a QEMU that has gone. What its ports still hold can be read.
+func (p *ports) refuse() {
+	for _, l := range p.listeners {
+		_ = l.Close()
+	}
+}
+
 // accept waits for QEMU, which opens all ports before it runs a single instruction.
 func (p *ports) accept(name string) (net.Conn, error) {
 	l := p.listeners[name]
@@ -202,9 +210,7 @@ func (p *ports) accept(name string) (net.Conn, error) {
 }
 
 func (p *ports) close() {
-	for _, l := range p.listeners {
-		_ = l.Close()
-	}
+	p.refuse()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.conns {
