@@ -219,9 +219,12 @@ func (h *Host) Detach(_ context.Context, tap string) error {
 	if err := h.effect("remove tap"); err != nil {
 		return err
 	}
-	bridge := h.taps[tap]
 	delete(h.taps, tap)
-	if bridge != "" && !slices.Contains(slices.Collect(maps.Values(h.taps)), bridge) {
+	// An idle bridge goes whether or not the TAP was still there: its removal may have been cut short.
+	for bridge := range h.bridges {
+		if slices.Contains(slices.Collect(maps.Values(h.taps)), bridge) {
+			continue
+		}
 		if err := h.effect("remove bridge"); err != nil {
 			return err
 		}

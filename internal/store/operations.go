@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"banger/internal/fault"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// keepOperations is how many ended operations are kept.
+const keepOperations = 1000
+
+// SaveOperation stores an operation that changes no VM.
+func (s *Store) SaveOperation(ctx context.Context, o op.Operation) error {
+	return s.commit(ctx, func(tx *sql.Tx) error { return putOperation(ctx, tx, o) })
+}
+
+// Operations returns the newest operations, newest first.
+func (s *Store) Operations(ctx context.Context, limit int) ([]op.Operation, error) {
+	return list[op.Operation](ctx, s, "SELECT doc FROM operations ORDER BY created DESC LIMIT ?", limit)
+}
+
+// Operation returns one operation.
+func (s *Store) Operation(ctx context.Context, id op.ID) (op.Operation, error) {
+	found, err := list[op.Operation](ctx, s, "SELECT doc FROM operations WHERE id = ?", id)
+	if err == nil && len(found) == 0 {
+		err = fault.New(fault.NotFound, "no such operation").WithOp("find operation", string(id)).WithHint("run `banger op list`")
+	}
+	if err != nil {
+		return op.Operation{}, err
+	}
+	return found[0], nil
+}
+
+// FailInterrupted ends operations that a dead daemon left under way, and forgets the oldest.
+func (s *Store) FailInterrupted(ctx context.Context) error {
+	left, err := list[op.Operation](ctx, s, "SELECT doc FROM operations WHERE state = ?", op.Underway)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, func(tx *sql.Tx) error {
+		for _, o := range left {
+			ended := o.Finished(fault.New(fault.Internal, "the daemon ended while it ran").WithOp(o.Kind, o.Name).
+				WithHint("what it had made was finished or taken down; try again"))
+			if err := putOperation(ctx, tx, ended); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM operations WHERE id NOT IN (SELECT id FROM operations ORDER BY created DESC LIMIT ?)", keepOperations)
+		return err
+	})
+}
+
+func putOperation(ctx context.Context, tx *sql.Tx, o op.Operation) error {
+	doc, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO operations (id, owner, state, created, doc) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET state = excluded.state, doc = excluded.doc`, o.ID, o.Owner, o.State, o.Created.UnixNano(), string(doc))
+	return err
+}
+
+// Tag returns the instance's mark on host devices, made at first use.
+func (s *Store) Tag(ctx context.Context) (vm.Tag, error) {
+	text, ok, err := s.meta(ctx, "tag")
+	if err != nil || ok {
+		return vm.Tag(text), err
+	}
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand aborts the process instead
+	tag := vm.Tag(hex.EncodeToString(b[:]))
+	return tag, s.setMeta(ctx, "tag", string(tag))
+}
+
+// Subnet returns the instance's subnet, and whether one was ever chosen.
+func (s *Store) Subnet(ctx context.Context) (netip.Prefix, bool, error) {
+	text, ok, err := s.meta(ctx, "subnet")
+	if err != nil || !ok {
+		return netip.Prefix{}, false, err
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, false, fmt.Errorf("stored subnet: %w", err)
+	}
+	return p, true, nil
+}
+
+// SetSubnet notes the instance's subnet.
+func (s *Store) SetSubnet(ctx context.Context, p netip.Prefix) error {
+	return s.setMeta(ctx, "subnet", p.String())
+}
+
+func (s *Store) meta(ctx context.Context, key string) (string, bool, error) {
+	var value string
+	err := s.read.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", key).Scan(&value)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", false, nil
+	}
+	return value, err == nil, s.explain(err)
+}
+
+func (s *Store) setMeta(ctx context.Context, key, value string) error {
+	return s.commit(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
+		return err
+	})
+}

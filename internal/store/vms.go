@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"banger/internal/fault"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Create inserts a VM with the lease that pick chooses among what is not taken, the records that hold
+// derives from the leased VM, and the operation that makes it. It returns the VM as it was stored.
+func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm.Lease, error), hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
+	err := s.commit(ctx, func(tx *sql.Tx) error {
+		var other string
+		switch err := tx.QueryRowContext(ctx, "SELECT id FROM vms WHERE name = ?", v.Name).Scan(&other); {
+		case err == nil:
+			return fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", v.Name).
+				WithHint("choose another name, or remove that VM with `banger vm delete %s`", v.Name)
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		taken, err := addresses(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if v.Lease, err = pick(taken); err != nil {
+			return err
+		}
+		if err := putVM(ctx, tx, v); err != nil {
+			return err
+		}
+		if err := putRecords(ctx, tx, hold(v)); err != nil {
+			return err
+		}
+		return putOperation(ctx, tx, o)
+	})
+	return v, err
+}
+
+// Commit applies a change as a whole.
+func (s *Store) Commit(ctx context.Context, c vm.Change) error {
+	return s.commit(ctx, func(tx *sql.Tx) error {
+		if c.Op != nil {
+			if err := putOperation(ctx, tx, *c.Op); err != nil {
+				return err
+			}
+		}
+		if c.Remove {
+			_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", c.VM.ID) // its records go with it
+			return err
+		}
+		if err := putVM(ctx, tx, c.VM); err != nil {
+			return err
+		}
+		if c.Drop != "" {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE vm = ? AND until = ?", c.VM.ID, c.Drop); err != nil {
+				return err
+			}
+		}
+		return putRecords(ctx, tx, c.Hold)
+	})
+}
+
+// VMs returns all VMs by name.
+func (s *Store) VMs(ctx context.Context) ([]vm.VM, error) {
+	return list[vm.VM](ctx, s, "SELECT doc FROM vms ORDER BY name")
+}
+
+// Records returns the records of a VM, or with an empty id those of all.
+func (s *Store) Records(ctx context.Context, id vm.ID) ([]vm.Record, error) {
+	rows, err := s.read.QueryContext(ctx, "SELECT vm, kind, name, until FROM records WHERE ? IN ('', vm) ORDER BY vm, kind, name", id)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var out []vm.Record
+	for rows.Next() {
+		var r vm.Record
+		if err := rows.Scan(&r.VM, &r.Kind, &r.Name, &r.Until); err != nil {
+			return nil, s.explain(err)
+		}
+		out = append(out, r)
+	}
+	return out, s.explain(rows.Err())
+}
+
+func addresses(ctx context.Context, tx *sql.Tx) ([]netip.Addr, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT address FROM vms WHERE address IS NOT NULL")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []netip.Addr
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("stored address: %w", err)
+		}
+		out = append(out, a)
+	}
+	return out, rows.Err()
+}
+
+func putVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var address any
+	if v.Lease.Address.IsValid() {
+		address = v.Lease.Address.Addr().String()
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO vms (id, name, owner, state, address, doc) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner = excluded.owner, state = excluded.state, address = excluded.address, doc = excluded.doc`,
+		v.ID, v.Name, v.Owner, v.State, address, string(doc))
+	return err
+}
+
+func putRecords(ctx context.Context, tx *sql.Tx, records []vm.Record) error {
+	for _, r := range records {
+		// One that a verb has left behind is held again, never by two VMs at once.
+		if _, err := tx.ExecContext(ctx, `INSERT INTO records (vm, kind, name, until) VALUES (?, ?, ?, ?)
+			ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until WHERE vm = excluded.vm`, r.VM, r.Kind, r.Name, r.Until); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list decodes one document a row.
+func list[T any](ctx context.Context, s *Store, query string, args ...any) ([]T, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		var doc []byte
+		if err := rows.Scan(&doc); err != nil {
+			return nil, s.explain(err)
+		}
+		var v T
+		if err := json.Unmarshal(doc, &v); err != nil {
+			return nil, fault.New(fault.Corrupt, "a document in it cannot be read: %w", err).WithOp("use database", s.path).
+				WithHint("move it away; each VM's vm.json beside its disks holds what it said")
+		}
+		out = append(out, v)
+	}
+	return out, s.explain(rows.Err())
+}
