@@ -1,0 +1,104 @@
+// Package network chooses addresses: the instance's subnet, and each VM's place in it. No I/O.
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// candidates are subnets that home routers, container engines, libvirt, Kubernetes and VPNs seldom
+// take, in the order in which they are tried.
+func candidates() []netip.Prefix {
+	var out []netip.Prefix
+	for _, second := range []int{211, 217, 223, 229, 197, 193, 181, 173} {
+		for third := 0; third < 256; third += 64 {
+			out = append(out, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", second, third)))
+		}
+	}
+	for third := 200; third < 248; third += 4 {
+		out = append(out, netip.MustParsePrefix(fmt.Sprintf("172.30.%d.0/22", third)))
+	}
+	return out
+}
+
+// Bits that a subnet may have: room for two VMs at least, and no more than a bridge has ports for.
+const (
+	minBits = 16
+	maxBits = 29
+)
+
+// PickSubnet returns the first candidate that overlaps nothing in use.
+func PickSubnet(used []netip.Prefix) (netip.Prefix, error) {
+	for _, c := range candidates() {
+		if overlap(c, used) == "" {
+			return c, nil
+		}
+	}
+	return netip.Prefix{}, fault.New(fault.Exhausted, "every subnet that banger tries overlaps a route or address of this host").
+		WithOp("choose subnet", "").WithHint("set subnet in the daemon's configuration to one that is free, such as 10.99.0.0/22")
+}
+
+// CheckSubnet reports why the instance cannot use a subnet, or nil.
+func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
+	bad := func(format string, args ...any) *fault.Error {
+		return fault.New(fault.Invalid, format, args...).WithOp("use subnet", p.String())
+	}
+	switch {
+	case !p.Addr().Is4():
+		return bad("it is not an IPv4 subnet").WithHint("such as 10.99.0.0/22")
+	case p != p.Masked():
+		return bad("it has address bits beyond its length").WithHint("write %s", p.Masked())
+	case p.Bits() < minBits || p.Bits() > maxBits:
+		return bad("its length is not between %d and %d", minBits, maxBits).WithHint("such as %s/22", p.Addr())
+	case !p.Addr().IsPrivate():
+		return bad("it is not private").WithHint("take one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
+	}
+	if other := overlap(p, used); other != "" {
+		return fault.New(fault.InUse, "this host has a route or address in %s", other).WithOp("use subnet", p.String()).
+			WithHint("set subnet in the daemon's configuration to one that is free, and restart the daemon")
+	}
+	return nil
+}
+
+// overlap names the used subnet that p overlaps. A default route overlaps everything and says nothing.
+func overlap(p netip.Prefix, used []netip.Prefix) string {
+	for _, u := range used {
+		if u.Bits() > 0 && u.Overlaps(p) {
+			return u.String()
+		}
+	}
+	return ""
+}
+
+// cid is the vsock context id of every guest: each Firecracker keeps its guest's to itself behind a
+// Unix socket, so they need not differ. 0 to 2 are reserved.
+const cid = 3
+
+// Picker chooses leases in a subnet: the lowest free address after the gateway, which is the first.
+func Picker(subnet netip.Prefix) func(taken []netip.Addr) (vm.Lease, error) {
+	return func(taken []netip.Addr) (vm.Lease, error) {
+		in := map[netip.Addr]bool{}
+		for _, a := range taken {
+			in[a] = true
+		}
+		gateway := subnet.Addr().Next()
+		for a := gateway.Next(); subnet.Contains(a.Next()); a = a.Next() { // the last one is the broadcast address
+			if !in[a] {
+				return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: gateway, MAC: MAC(a), CID: cid}, nil
+			}
+		}
+		return vm.Lease{}, fault.New(fault.Exhausted, "all %d addresses of %s are taken", len(in), subnet).WithOp("lease address", "").
+			WithHint("delete VMs, or set a wider subnet in the daemon's configuration")
+	}
+}
+
+// MAC derives a locally administered address from an IPv4 one, so that a neighbour's stale ARP entry
+// for an address that was given to another VM still finds the right machine.
+func MAC(a netip.Addr) string {
+	b := a.As4()
+	return strings.ToLower(fmt.Sprintf("02:ba:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3]))
+}
