@@ -1,10 +1,8 @@
 package cli_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +38,7 @@ func bangerd() int {
 // fake is a daemon that does everything at once and in memory.
 type fake struct {
 	mu     sync.Mutex
+	guest  guest
 	build  buildinfo.Info
 	vms    []api.VM
 	images []api.Image
@@ -51,15 +50,20 @@ func serve(socket string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &http.Server{Handler: newFake().routes(), ReadHeaderTimeout: time.Second}
+	g, err := newGuest()
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: newFake(g).routes(), ReadHeaderTimeout: time.Second}
 	go srv.Serve(l) //nolint:errcheck // ends with Close
 	return func() { srv.Close() }, nil
 }
 
-func newFake() *fake {
+func newFake(g guest) *fake {
 	now := time.Now()
 	debian := vm.ImageRef{ID: "a1b2c3d4e5f6", Name: "debian:12"}
 	return &fake{
+		guest: g,
 		build: buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100},
 		vms: []api.VM{
 			{
@@ -117,12 +121,13 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 	if _, err := f.find(r.Name); err == nil {
 		return op.Operation{}, fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", r.Name).WithHint("choose another")
 	}
-	pub := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDCx6b9Hu9RY8qDpEuHTeWSxg9iUhcOdZYWMaQvmGNN host"
 	v := api.VM{
-		ID: vm.NewID(), Name: r.Name, State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: pub,
+		ID: vm.NewID(), Name: r.Name, State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
 		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: 1, Memory: r.Memory},
 	}
 	switch r.Name {
+	case "impostor":
+		v.HostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDCx6b9Hu9RY8qDpEuHTeWSxg9iUhcOdZYWMaQvmGNN other"
 	case "broken":
 		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), op.Stage{Name: "boot"})
 		o.State, o.Ended = op.Failed, o.Created
@@ -220,7 +225,7 @@ func (f *fake) routes() http.Handler {
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "Debian GNU/Linux 12\nlogin: \n")
 	})
-	mux.HandleFunc("GET /v1/vms/{vm}/dial", dial)
+	mux.HandleFunc("GET /v1/vms/{vm}/dial", f.dial)
 	handle("GET /v1/images", func(*http.Request) (any, error) { return f.images, nil })
 	handle("GET /v1/images/{image}", func(*http.Request) (any, error) { return f.images[0], nil })
 	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
@@ -271,15 +276,22 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// dial stands in for a guest's SSH service: it says its banner, echoes, and closes when told to.
-func dial(w http.ResponseWriter, _ *http.Request) {
+// dial joins the connection to the guest's SSH server.
+func (f *fake) dial(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	v, err := f.find(r.PathValue("vm"))
+	if err != nil {
+		f.mu.Unlock()
+		reply(w, nil, err)
+		return
+	}
+	keys := v.Keys
+	f.mu.Unlock()
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
-	defer conn.Close()
-	fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: banger-stream\r\n\r\nSSH-2.0-fake\r\n")
+	fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: banger-stream\r\n\r\n")
 	_ = rw.Flush()
-	line, _ := bufio.NewReader(rw).ReadString('\n')
-	_, _ = io.WriteString(conn, line)
+	_ = f.guest.serve(conn, keys) // its client tells what went wrong
 }

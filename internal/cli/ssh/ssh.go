@@ -147,9 +147,10 @@ func CommandLine(command []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// proxyCommand writes argv for the user's shell, to which ssh gives it after expanding its own % tokens.
+// proxyCommand writes argv for the user's shell, to which ssh gives it, behind an exec of its own, after
+// expanding % tokens.
 func proxyCommand(argv []string) string {
-	return "exec " + strings.ReplaceAll(CommandLine(argv), "%", "%%")
+	return strings.ReplaceAll(CommandLine(argv), "%", "%%")
 }
 
 func shellQuote(s string) string {

@@ -27,7 +27,7 @@ func TestArgs(t *testing.T) {
 	}
 	got := s.Args()
 	for _, want := range []string{
-		`ProxyCommand=exec '/opt/it'\''s 5%%/banger' internal ssh-proxy 0123456789ab`,
+		`ProxyCommand='/opt/it'\''s 5%%/banger' internal ssh-proxy 0123456789ab`,
 		`IdentityFile="/home/a b/100%%/key"`,
 		`HostKeyAlias=0123456789ab`,
 	} {

@@ -1,0 +1,81 @@
+package cli_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"banger/internal/fault"
+	"banger/internal/sshkey"
+)
+
+// guest is an SSH server behind the fake daemon's dial: what a VM's port 22 is.
+type guest struct {
+	host    ssh.Signer
+	hostKey string // public, authorized_keys form
+}
+
+func newGuest() (guest, error) {
+	pair, err := sshkey.New("guest")
+	if err != nil {
+		return guest{}, err
+	}
+	host, err := ssh.ParsePrivateKey([]byte(pair.Private))
+	return guest{host, pair.Public}, err
+}
+
+// serve lets root in with one of the keys. A command is not run but said back; "exit N" at its end
+// sets its status.
+func (g guest) serve(conn net.Conn, keys []string) error {
+	defer conn.Close()
+	config := &ssh.ServerConfig{PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+		for _, k := range keys {
+			if m.User() == "root" && sshkey.Same(k, string(ssh.MarshalAuthorizedKey(key))) {
+				return &ssh.Permissions{}, nil
+			}
+		}
+		return nil, fault.New(fault.Forbidden, "unknown key")
+	}}
+	config.AddHostKey(g.host)
+	_, channels, requests, err := ssh.NewServerConn(conn, config)
+	if err != nil {
+		return err
+	}
+	go ssh.DiscardRequests(requests)
+	for c := range channels {
+		if err := session(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func session(c ssh.NewChannel) error {
+	ch, requests, err := c.Accept()
+	if err != nil {
+		return err
+	}
+	for r := range requests {
+		if err := r.Reply(r.Type == "exec" || r.Type == "pty-req", nil); err != nil {
+			return err
+		}
+		if r.Type != "exec" {
+			continue
+		}
+		var exec struct{ Line string }
+		if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
+			return err
+		}
+		var status struct{ N uint32 }
+		if _, after, ok := strings.Cut(exec.Line, "exit "); ok {
+			fmt.Sscan(after, &status.N)
+		}
+		fmt.Fprintf(ch, "guest got: %s\n", exec.Line)
+		_, err := ch.SendRequest("exit-status", false, ssh.Marshal(status))
+		return errors.Join(err, ch.Close())
+	}
+	return nil
+}
