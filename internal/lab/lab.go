@@ -16,12 +16,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"banger/internal/boot/cpio"
 	"banger/internal/boot/kmod"
 	"banger/internal/fault"
+	hostexec "banger/internal/host/exec"
 )
 
 // Lab is a built lab host in the cache, and the repository that it shows at /src.
@@ -64,12 +66,29 @@ func packages() []string {
 	}
 }
 
-// Requirements lists the programs that building and running the lab needs, with their Debian packages.
+// Requirements maps the programs that building and running the lab needs to their Debian packages.
 func Requirements() map[string]string {
 	return map[string]string{
 		"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs",
-		"busybox": "busybox-static", "pip3": "python3-pip",
+		"busybox": "busybox-static", "pip3": "python3-pip", "tar": "tar",
 	}
+}
+
+// CheckRequirements names every program that is missing, and how to get them, in one fault.Requirement.
+func CheckRequirements() error {
+	var programs, packages []string
+	for program, pkg := range Requirements() {
+		if _, err := hostexec.LookPath(program); err != nil {
+			programs, packages = append(programs, program), append(packages, pkg)
+		}
+	}
+	if len(programs) == 0 {
+		return nil
+	}
+	slices.Sort(programs)
+	slices.Sort(packages)
+	return fault.New(fault.Requirement, "this machine lacks %s", strings.Join(programs, ", ")).WithOp("use the lab", "").
+		WithHint("apt-get install --no-install-recommends %s", strings.Join(packages, " "))
 }
 
 func (l *Lab) key() string {
@@ -90,14 +109,11 @@ func (l *Lab) modules() string { return filepath.Join(l.dir(), "modules.cpio") }
 // Build makes the lab host where the cache has none of this recipe. It is safe to call at any time:
 // one builder works, others wait for it, and what a killed one left is never taken for whole.
 func (l *Lab) Build(ctx context.Context) error {
-	return l.once(ctx, l.dir(), func(tmp string) error {
-		for program, pkg := range Requirements() {
-			if _, err := exec.LookPath(program); err != nil {
-				return fault.New(fault.Requirement, "%s is not installed", program).WithOp("build lab host", "").
-					WithHint("apt-get install %s", pkg)
-			}
+	return l.Once(ctx, l.dir(), func(tmp string) error {
+		if err := CheckRequirements(); err != nil {
+			return err
 		}
-		l.say("building the lab host (%s), once: about two minutes", suite)
+		l.Say("building the lab host (%s), once: about two minutes", suite)
 		fc, err := l.Firecracker(ctx)
 		if err != nil {
 			return err
@@ -112,7 +128,7 @@ func (l *Lab) Build(ctx context.Context) error {
 		if err := l.furnish(tree, fc, tmp); err != nil {
 			return err
 		}
-		l.say("laying out the lab host's root")
+		l.Say("laying out the lab host's root")
 		err = l.exec(ctx, nil, "mke2fs", "-q", "-t", "ext4", "-L", "lab", "-O", "^has_journal", "-m", "0", "-d", tree, filepath.Join(tmp, "root.ext4"), rootSize)
 		return errors.Join(err, os.RemoveAll(tree))
 	})
@@ -205,11 +221,28 @@ func (l *Lab) writeInitrd(path string) error {
 	return err
 }
 
-// once runs make in a temporary directory beside dir and renames it to dir, unless dir is there.
-func (l *Lab) once(ctx context.Context, dir string, build func(tmp string) error) error {
+// Once runs build in a temporary directory beside dir and renames it to dir, unless dir is there.
+func (l *Lab) Once(ctx context.Context, dir string, build func(tmp string) error) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
+	return l.Alone(ctx, dir, func() error {
+		if _, err := os.Stat(dir); err == nil {
+			return nil
+		}
+		tmp := dir + ".part"
+		if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
+			return err
+		}
+		if err := build(tmp); err != nil {
+			return errors.Join(err, os.RemoveAll(tmp))
+		}
+		return os.Rename(tmp, dir)
+	})
+}
+
+// Alone runs work while no other process, and no other call, works on dir.
+func (l *Lab) Alone(ctx context.Context, dir string, work func() error) error {
 	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -218,17 +251,7 @@ func (l *Lab) once(ctx context.Context, dir string, build func(tmp string) error
 	if err := flock(ctx, lock); err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	tmp := dir + ".part"
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
-		return err
-	}
-	if err := build(tmp); err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
-	}
-	return os.Rename(tmp, dir)
+	return work()
 }
 
 func flock(ctx context.Context, f *os.File) error {
@@ -246,7 +269,8 @@ func flock(ctx context.Context, f *os.File) error {
 	}
 }
 
-func (l *Lab) say(format string, args ...any) {
+// Say tells what goes on.
+func (l *Lab) Say(format string, args ...any) {
 	_, _ = fmt.Fprintf(l.Log, "lab: "+format+"\n", args...)
 }
 

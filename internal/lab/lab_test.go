@@ -132,7 +132,7 @@ func TestOnce(t *testing.T) {
 	built := make(chan string, 8)
 	for range cap(built) {
 		wg.Go(func() {
-			if err := l.once(t.Context(), dir, func(tmp string) error {
+			if err := l.Once(t.Context(), dir, func(tmp string) error {
 				built <- tmp
 				return os.WriteFile(filepath.Join(tmp, "whole"), nil, 0o600)
 			}); err != nil {
@@ -155,7 +155,7 @@ func TestOnce(t *testing.T) {
 func TestOnceFails(t *testing.T) {
 	l := &Lab{Cache: t.TempDir(), Log: io.Discard}
 	dir, broken := filepath.Join(l.Cache, "thing"), errors.New("no mirror")
-	if err := l.once(t.Context(), dir, func(string) error { return broken }); !errors.Is(err, broken) {
+	if err := l.Once(t.Context(), dir, func(string) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 	for _, path := range []string{dir, dir + ".part"} {

@@ -17,6 +17,7 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/lab"
+	"banger/internal/lab/guests"
 	"banger/internal/vm"
 )
 
@@ -35,7 +36,7 @@ func Main(args []string) int {
 		Short: "The project's own test host: a Debian VM under emulation in which KVM is real",
 		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(build(), run(), shell(), guest())
+	root.AddCommand(build(), run(), shell(), guest(), requirements(), kvmCheck(), firecracker(), tinyRoot(), images(), e2e(), testscript())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var status exitError
@@ -74,6 +75,7 @@ func build() *cobra.Command {
 func run() *cobra.Command {
 	var r lab.Run
 	var disk string
+	var images []string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG...]",
@@ -81,8 +83,10 @@ func run() *cobra.Command {
 		Long: `Run a command in a throw-away lab host and return its exit status.
 
 The repository is read-only at /src and its bin/ on PATH, with firecracker and jailer. /out is shared
-with the folder given by --out. Nothing else that the command writes outlives the run.`,
-		Example: "  banger-lab run -- firecracker --version\n  banger-lab run --disk 8G --net -- bash -c 'bangerd & banger status'",
+with the folder given by --out. Nothing else that the command writes outlives the run.
+
+With --image, /scratch holds a state directory with prepared images, and BANGER_STATE_DIR names it.`,
+		Example: "  banger-lab run -- firecracker --version\n  banger-lab run --image debian:12 -- banger vm create dev",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Argv = args
@@ -98,7 +102,7 @@ with the folder given by --out. Nothing else that the command writes outlives th
 					fmt.Fprintf(os.Stderr, "lab: power-on to command: %.1f s\n", d.Seconds())
 				}
 			}
-			return execute(cmd.Context(), r)
+			return execute(cmd.Context(), r, images)
 		},
 	}
 	f := cmd.Flags()
@@ -108,6 +112,8 @@ with the folder given by --out. Nothing else that the command writes outlives th
 	f.StringVar(&r.Out, "out", "", "folder shared at /out")
 	f.StringVar(&r.Images, "images", "", "folder shared read-only at /images")
 	f.StringVar(&disk, "disk", "", "size of a blank XFS at /scratch, such as 8G")
+	f.StringArrayVar(&images, "image", nil, "have this image prepared, such as debian:12 or tiny")
+	cmd.MarkFlagsMutuallyExclusive("image", "disk")
 	f.BoolVar(&r.Net, "net", false, "give it package registries")
 	f.DurationVar(&r.Timeout, "timeout", 15*time.Minute, "end the run after this time")
 	f.StringArrayVar(&r.Env, "env", nil, "NAME=VALUE for the command")
@@ -138,19 +144,25 @@ func shell() *cobra.Command {
 					}
 					return uint16(h), uint16(w)
 				},
-			})
+			}, nil)
 		},
 	}
 }
 
-// execute builds what is missing and runs.
-func execute(ctx context.Context, r lab.Run) error {
+// execute builds what is missing and runs, with these images prepared.
+func execute(ctx context.Context, r lab.Run, images []string) error {
 	l, err := open()
 	if err != nil {
 		return err
 	}
 	if err := l.Build(ctx); err != nil {
 		return err
+	}
+	if len(images) > 0 {
+		if r.Disk, err = (guests.Guests{Lab: l}).Disk(ctx, images...); err != nil {
+			return err
+		}
+		r.Env = append([]string{"BANGER_STATE_DIR=" + guests.State}, r.Env...)
 	}
 	r.Stdout, r.Stderr = io.Writer(os.Stdout), io.Writer(os.Stderr)
 	status, err := l.Run(ctx, r)
