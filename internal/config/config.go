@@ -1,0 +1,326 @@
+// Package config reads banger's configuration. Later layers win: the system's file, the user's, the
+// checkout's banger.toml, the environment (BANGER_*), flags.
+//
+// Files are TOML and strict: an unknown key names its line and the nearest known key.
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/adrg/xdg"
+
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+// File is what a system or user file may hold.
+type File struct {
+	Socket string `toml:"socket"`  // the daemon's
+	SSHKey string `toml:"ssh_key"` // private key file; empty makes one
+	VM     VM     `toml:"vm"`
+	Daemon Daemon `toml:"daemon"` // read by the daemon, from the system's file only
+}
+
+// Project is what a checkout's banger.toml may hold: a checkout is someone else's word, and must not
+// choose keys or daemons.
+type Project struct {
+	VM VM `toml:"vm"`
+}
+
+// VM holds defaults for new VMs. Zero values leave the choice to the next layer below.
+type VM struct {
+	Image    string `toml:"image"`
+	VCPU     int    `toml:"vcpu"`
+	Memory   Size   `toml:"memory"`
+	RootDisk Size   `toml:"root_disk"`
+	WorkDisk Size   `toml:"work_disk"`
+}
+
+// Daemon configures bangerd.
+type Daemon struct {
+	StateDir       string   `toml:"state_dir"`
+	RuntimeDir     string   `toml:"runtime_dir"`
+	Group          string   `toml:"group"`           // whose members may use the socket
+	FirecrackerBin string   `toml:"firecracker_bin"` // empty finds it in PATH
+	AgentBin       string   `toml:"agent_bin"`       // empty finds it beside bangerd or in ../lib/banger
+	LogLevel       string   `toml:"log_level"`       // debug, info, warn or error
+	Subnet         string   `toml:"subnet"`          // CIDR; empty chooses one that is free
+	Mirror         string   `toml:"mirror"`          // Debian mirror; empty leaves it to mmdebstrap
+	BootTimeout    Duration `toml:"boot_timeout"`
+	StopTimeout    Duration `toml:"stop_timeout"`
+}
+
+// Size is a number of bytes, written with a unit: "512M".
+type Size int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Size) UnmarshalText(text []byte) error {
+	n, err := vm.ParseSize(string(text))
+	*s = Size(n)
+	return err
+}
+
+// Duration is a time span, written as "90s" or "2m".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v <= 0 {
+		return fault.New(fault.Invalid, "it is not a time span").WithOp("read", string(text)).WithHint("write a number with a unit, such as 90s or 2m")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Client is what the CLI goes by.
+type Client struct {
+	Socket string
+	SSHKey string
+	VM     Defaults
+}
+
+// Defaults are what new VMs get where flags say nothing. Zero leaves it to the daemon.
+type Defaults struct {
+	Image    string
+	VCPU     int
+	Memory   int64 // bytes
+	RootDisk int64 // bytes
+	WorkDisk int64 // bytes
+}
+
+// Names of files.
+const (
+	SystemFile  = "/etc/banger/config.toml"
+	ProjectFile = "banger.toml"
+	SocketName  = "bangerd.sock"
+)
+
+// Load reads the client's configuration. socket is the flag's value; empty takes the layers'.
+func Load(socket string) (Client, error) {
+	var f File
+	for _, path := range []string{SystemFile, filepath.Join(xdg.ConfigHome, "banger", "config.toml")} {
+		if err := read(path, &f); err != nil {
+			return Client{}, err
+		}
+	}
+	project := Project{VM: f.VM}
+	if path := findProject(); path != "" {
+		if err := read(path, &project); err != nil {
+			return Client{}, err
+		}
+	}
+	f.VM = project.VM
+	if err := environment(os.LookupEnv, clientKeys(&f)); err != nil {
+		return Client{}, err
+	}
+	if socket != "" {
+		f.Socket = socket
+	}
+	if f.Socket == "" {
+		f.Socket = findSocket()
+	}
+	return Client{Socket: f.Socket, SSHKey: expand(f.SSHKey), VM: Defaults{
+		Image: f.VM.Image, VCPU: f.VM.VCPU,
+		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
+	}}, nil
+}
+
+// Served is what the daemon goes by.
+type Served struct {
+	Daemon
+	Socket string
+	VM     Defaults
+}
+
+// LoadDaemon reads the daemon's configuration: the system's file, then the environment. systemd's
+// STATE_DIRECTORY and RUNTIME_DIRECTORY stand in for directories that nobody set.
+func LoadDaemon(path string) (Served, error) {
+	f := File{
+		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB)},
+		Daemon: Daemon{Group: "banger", LogLevel: "info", BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
+	}
+	if err := read(path, &f); err != nil {
+		return Served{}, err
+	}
+	if err := environment(os.LookupEnv, append(clientKeys(&f), daemonKeys(&f.Daemon)...)); err != nil {
+		return Served{}, err
+	}
+	d := &f.Daemon
+	d.StateDir = first(d.StateDir, os.Getenv("STATE_DIRECTORY"), stateHome())
+	d.RuntimeDir = first(d.RuntimeDir, os.Getenv("RUNTIME_DIRECTORY"), runtimeHome())
+	f.Socket = first(f.Socket, filepath.Join(d.RuntimeDir, SocketName))
+	for _, p := range []*string{&d.StateDir, &d.RuntimeDir, &f.Socket} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return Served{}, err
+		}
+		*p = abs
+	}
+	switch d.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return Served{}, fault.New(fault.Invalid, "it is no log level").WithOp("read log_level", d.LogLevel).
+			WithHint("choose debug, info, warn or error")
+	}
+	return Served{Daemon: *d, Socket: f.Socket, VM: Defaults{
+		Image: f.VM.Image, VCPU: f.VM.VCPU,
+		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
+	}}, nil
+}
+
+// findProject looks for banger.toml from the working directory up to the checkout's root.
+func findProject() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	for {
+		path := filepath.Join(dir, ProjectFile)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path
+		}
+		if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil || dir == filepath.Dir(dir) {
+			return ""
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// findSocket prefers the system's daemon, then one that this user runs.
+func findSocket() string {
+	system, own := filepath.Join("/run/banger", SocketName), filepath.Join(runtimeHome(), SocketName)
+	if _, err := os.Stat(system); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(own); err == nil || os.Geteuid() == 0 {
+			return own
+		}
+	}
+	return system
+}
+
+func stateHome() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/banger"
+	}
+	return filepath.Join(xdg.StateHome, "banger")
+}
+
+func runtimeHome() string {
+	if dir := os.Getenv("BANGER_RUNTIME_DIR"); dir != "" {
+		return dir
+	}
+	if os.Geteuid() == 0 {
+		return "/run/banger"
+	}
+	return filepath.Join(xdg.RuntimeDir, "banger")
+}
+
+func expand(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(xdg.Home, rest)
+	}
+	return path
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// maxFile bounds a configuration file.
+const maxFile = 1 << 20
+
+func read(path string, into any) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault.System(err, "read configuration", path)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return fault.System(err, "read configuration", path)
+	}
+	if len(text) > maxFile {
+		return fault.New(fault.Invalid, "it is larger than %s", vm.FormatSize(maxFile)).WithOp("read configuration", path)
+	}
+	return decode(path, text, into)
+}
+
+// key is a setting that the environment can give.
+type key struct {
+	name string
+	set  func(string) error
+}
+
+func text(p *string) func(string) error {
+	return func(s string) error { *p = s; return nil }
+}
+
+func number(p *int) func(string) error {
+	return func(s string) (err error) { *p, err = strconv.Atoi(s); return err }
+}
+
+func unmarshal(p interface{ UnmarshalText([]byte) error }) func(string) error {
+	return func(s string) error { return p.UnmarshalText([]byte(s)) }
+}
+
+func clientKeys(f *File) []key {
+	return []key{
+		{"BANGER_SOCKET", text(&f.Socket)},
+		{"BANGER_SSH_KEY", text(&f.SSHKey)},
+		{"BANGER_VM_IMAGE", text(&f.VM.Image)},
+		{"BANGER_VM_VCPU", number(&f.VM.VCPU)},
+		{"BANGER_VM_MEMORY", unmarshal(&f.VM.Memory)},
+		{"BANGER_VM_ROOT_DISK", unmarshal(&f.VM.RootDisk)},
+		{"BANGER_VM_WORK_DISK", unmarshal(&f.VM.WorkDisk)},
+	}
+}
+
+func daemonKeys(d *Daemon) []key {
+	return []key{
+		{"BANGER_STATE_DIR", text(&d.StateDir)},
+		{"BANGER_RUNTIME_DIR", text(&d.RuntimeDir)},
+		{"BANGER_GROUP", text(&d.Group)},
+		{"BANGER_FIRECRACKER_BIN", text(&d.FirecrackerBin)},
+		{"BANGER_AGENT_BIN", text(&d.AgentBin)},
+		{"BANGER_LOG_LEVEL", text(&d.LogLevel)},
+		{"BANGER_SUBNET", text(&d.Subnet)},
+		{"BANGER_MIRROR", text(&d.Mirror)},
+		{"BANGER_BOOT_TIMEOUT", unmarshal(&d.BootTimeout)},
+		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
+	}
+}
+
+func environment(lookup func(string) (string, bool), keys []key) error {
+	for _, k := range keys {
+		value, ok := lookup(k.name)
+		if !ok || value == "" {
+			continue
+		}
+		if err := k.set(value); err != nil {
+			return fault.New(fault.Invalid, "%w", err).WithOp("read environment", k.name).WithHint("%s", hintOf(err))
+		}
+	}
+	return nil
+}
+
+func hintOf(err error) string {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f.Hint
+	}
+	return "it must be a number"
+}
