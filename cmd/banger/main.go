@@ -19,9 +19,8 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return cli.Run(ctx, &app.App{
-		IO:     term.System(os.Getenv),
-		Getenv: os.Getenv,
-		Build:  buildinfo.Current(),
-		Root:   os.Geteuid() == 0,
+		IO:    term.System(os.Getenv),
+		Build: buildinfo.Current(),
+		Root:  os.Geteuid() == 0,
 	}, os.Args[1:])
 }

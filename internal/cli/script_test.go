@@ -58,6 +58,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
 			env.Vars = append(env.Vars, raceExit)
+			env.Setenv("BANGER_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			socket := filepath.Join(env.WorkDir, "d.sock")
 			env.Setenv("BANGER_SOCKET", socket)
 			if err := os.MkdirAll(home, 0o700); err != nil {

@@ -17,13 +17,14 @@ import (
 
 // App is one run of the command.
 type App struct {
-	IO     *term.IO
-	Getenv func(string) string
-	Build  buildinfo.Info
-	Root   bool // may start a daemon
+	IO    *term.IO
+	Build buildinfo.Info
+	Root  bool // may start a daemon
 
 	Socket string // --socket; "" leaves it to the configuration
 	Output Output // --output
+
+	config *config.Client // once it has been read
 }
 
 // JSON reports whether results and errors are wanted as JSON.
@@ -79,8 +80,17 @@ func (a *App) ended(ctx context.Context, id op.ID, final op.Operation, err error
 	}
 }
 
-// Config reads the user's settings.
-func (a *App) Config() (config.Client, error) { return config.Load(a.Socket) }
+// Config returns the user's settings. Flags must have been parsed.
+func (a *App) Config() (config.Client, error) {
+	if a.config == nil {
+		c, err := config.Load(a.Socket)
+		if err != nil {
+			return config.Client{}, err
+		}
+		a.config = &c
+	}
+	return *a.config, nil
+}
 
 // SocketPath is where the daemon listens.
 func (a *App) SocketPath() (string, error) {

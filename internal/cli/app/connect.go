@@ -11,6 +11,7 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/cli/daemonstart"
 	"banger/internal/client"
+	"banger/internal/config"
 	"banger/internal/fault"
 )
 
@@ -29,7 +30,12 @@ func (a *App) Connect(ctx context.Context) (*client.Client, error) {
 	switch {
 	case err == nil:
 	case absent(err) && a.Root:
-		err = daemonstart.Start(ctx, logPath(cfg.Socket), func(ctx context.Context) error {
+		daemon, err := config.LoadDaemon(config.SystemFile)
+		if err != nil {
+			return nil, err
+		}
+		log := filepath.Join(daemon.StateDir, "bangerd.out") // what it says before its own log is open
+		err = daemonstart.Start(ctx, cfg.Socket, log, func(ctx context.Context) (err error) {
 			build, err = c.Version(ctx)
 			return err
 		})
@@ -98,6 +104,3 @@ func Unreachable(socket string, err error) error {
 		return err
 	}
 }
-
-// logPath is where a daemon that we start ourselves writes what it says before its own log is open.
-func logPath(socket string) string { return filepath.Join(filepath.Dir(socket), "bangerd.out") }

@@ -28,9 +28,9 @@ const (
 	tailLines = 10
 )
 
-// Start runs bangerd detached, its output appended to the file at logPath, and returns once ready
-// returns nil. A daemon that ends or stays silent is an error that shows what it said.
-func Start(ctx context.Context, logPath string, ready func(context.Context) error) error {
+// Start runs bangerd detached, listening at socket, its output appended to the file at logPath, and
+// returns once ready returns nil. A daemon that ends or stays silent is an error that shows what it said.
+func Start(ctx context.Context, socket, logPath string, ready func(context.Context) error) error {
 	path, err := find()
 	if err != nil {
 		return err
@@ -52,6 +52,7 @@ func Start(ctx context.Context, logPath string, ready func(context.Context) erro
 	}
 
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), path) // outlives this command
+	cmd.Env = append(os.Environ(), "BANGER_SOCKET="+socket) // a flag or the user's file may have named it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

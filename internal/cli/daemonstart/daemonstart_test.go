@@ -31,8 +31,8 @@ func never(context.Context) error { return errors.New("not there") }
 
 func TestStartWaitsUntilReady(t *testing.T) {
 	up := filepath.Join(t.TempDir(), "up")
-	logPath := daemon(t, "echo hello; touch "+up)
-	err := daemonstart.Start(t.Context(), logPath, func(context.Context) error {
+	logPath := daemon(t, `test "$BANGER_SOCKET" = /d.sock && touch `+up)
+	err := daemonstart.Start(t.Context(), "/d.sock", logPath, func(context.Context) error {
 		_, err := os.Stat(up)
 		return err
 	})
@@ -49,7 +49,7 @@ func TestStartTellsWhatADyingDaemonSaid(t *testing.T) {
 	if err := os.WriteFile(logPath, []byte("an older run\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := fault.From(daemonstart.Start(t.Context(), logPath, never))
+	f := fault.From(daemonstart.Start(t.Context(), "/d.sock", logPath, never))
 	if f.Code != fault.Unavailable || f.Msg != "it ended: exit status 9" || f.Detail != "no KVM here" || f.Logs[0] != logPath {
 		t.Errorf("%+v", f)
 	}
@@ -58,7 +58,7 @@ func TestStartTellsWhatADyingDaemonSaid(t *testing.T) {
 func TestStartEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	logPath := daemon(t, "read nothing")
-	err := daemonstart.Start(ctx, logPath, func(context.Context) error { cancel(); return errors.New("no") })
+	err := daemonstart.Start(ctx, "/d.sock", logPath, func(context.Context) error { cancel(); return errors.New("no") })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v", err)
 	}
@@ -66,7 +66,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 
 func TestStartWithoutADaemon(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := daemonstart.Start(t.Context(), filepath.Join(t.TempDir(), "log"), never)
+	err := daemonstart.Start(t.Context(), "/d.sock", filepath.Join(t.TempDir(), "log"), never)
 	if !fault.Is(err, fault.Requirement) || !strings.Contains(err.Error(), "neither beside this command nor on PATH") {
 		t.Errorf("err = %v", err)
 	}
