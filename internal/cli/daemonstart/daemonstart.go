@@ -52,7 +52,7 @@ func Start(ctx context.Context, socket, logPath string, ready func(context.Conte
 	}
 
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), path) // outlives this command
-	cmd.Env = append(os.Environ(), "BANGER_SOCKET="+socket) // a flag or the user's file may have named it
+	cmd.Env = append(os.Environ(), "BANGER_SOCKET="+socket)      // a flag or the user's file may have named it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
