@@ -37,6 +37,8 @@ func needs() []need {
 		{options: []string{"SYSFS"}, breaks: "/sys"},
 		{options: []string{"INET"}, breaks: "the network"},
 		{options: []string{"UNIX"}, loose: true, breaks: "systemd, dbus and most daemons"},
+		{options: []string{"FUTEX"}, breaks: "threads, so nearly every program"},
+		{options: []string{"BINFMT_SCRIPT"}, loose: true, breaks: "every script"},
 		{options: []string{"CGROUPS"}, breaks: "systemd and keeping the agent apart"},
 		{options: []string{"EPOLL"}, breaks: "the agent and systemd"},
 		{options: []string{"SIGNALFD"}, breaks: "systemd"},
@@ -103,7 +105,7 @@ func CheckPreflight(kernel string, config io.Reader, has func(module string) boo
 	}
 	var b strings.Builder
 	for _, m := range missing {
-		fmt.Fprintf(&b, "%s: without it, no %s\n", m.Option, m.Breaks)
+		fmt.Fprintf(&b, "%s is missing, which breaks %s\n", m.Option, m.Breaks)
 	}
 	return fault.New(fault.Incompatible, "it lacks %d options that a guest needs", len(missing)).WithOp("use kernel", kernel).
 		WithDetail(strings.TrimSpace(b.String())).WithHint("use a kernel built with these options")

@@ -50,7 +50,6 @@ type Kernel struct {
 type Disk struct {
 	FSType    string `json:"fstype"`
 	UUID      string `json:"uuid"`
-	SHA256    string `json:"sha256,omitempty"`
 	Size      int64  `json:"size"`      // bytes, virtual
 	Allocated int64  `json:"allocated"` // bytes on the disk when it was made
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ type Builder struct {
 	*Catalog
 	Run    Run
 	Mirror string // Debian mirror; empty leaves the choice to mmdebstrap
+
+	placing sync.Mutex // between an image's appearance and older ones giving up its name
 }
 
 // recipe is part of every image's identity: raise it when the steps below change what an image holds.
@@ -49,7 +52,7 @@ func (b *Builder) Pull(ctx context.Context, name string, report lifecycle.StageR
 	if err != nil {
 		return image.Manifest{}, err
 	}
-	return b.build(ctx, func(w *work) error {
+	return b.build(ctx, "pull image", rel.name, func(w *work) error {
 		report("bootstrap", "starting")
 		epoch := time.Now().UTC().Truncate(24 * time.Hour) // two pulls of one day differ only in what changed
 		env := []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()), "INITRD=No"}
@@ -60,9 +63,12 @@ func (b *Builder) Pull(ctx context.Context, name string, report lifecycle.StageR
 				report("bootstrap", printable(text, 100))
 			}
 		})
+		if _, told := errors.AsType[*fault.Error](err); err != nil && !told {
+			err = fault.New(fault.Unavailable, "the bootstrap failed: %w", err).WithDetail(said.String()).
+				WithHint("see its last lines; a network or mirror that cannot be reached is the usual cause")
+		}
 		if err != nil {
-			return fault.New(fault.Internal, "the bootstrap failed: %w", err).WithOp("pull image", name).
-				WithDetail(said.String()).WithHint("see the lines above; a network or mirror that cannot be reached is the usual cause")
+			return err
 		}
 		report("kernel", "")
 		if err := takeKernel(w); err != nil {
@@ -71,20 +77,26 @@ func (b *Builder) Pull(ctx context.Context, name string, report lifecycle.StageR
 		if err := furnish(w.tree); err != nil {
 			return err
 		}
-		w.m.Name, w.m.Source = rel.name, "debian "+rel.suite
+		w.m.Source = "debian " + rel.suite
 		return b.lay(ctx, w, report)
 	})
 }
 
 // Import lays a foreign tree into an image with another image's kernel.
 func (b *Builder) Import(ctx context.Context, r lifecycle.ImportRequest, report lifecycle.StageReport) (image.Manifest, error) {
-	return b.build(ctx, func(w *work) error {
+	return b.build(ctx, "import image", r.Name, func(w *work) error {
 		report("unpack", "")
 		digest := sha256.New()
-		if err := untar(ctx, io.TeeReader(r.Tar, digest), w.tree, func(files int, size int64) {
+		_, _ = fmt.Fprintln(digest, r.Name) // one archive under two names is two images
+		stream := io.TeeReader(r.Tar, digest)
+		if err := untar(ctx, stream, w.tree, func(files int, size int64) {
 			report("unpack", fmt.Sprintf("%d files, %s", files, vm.FormatSize(size)))
 		}); err != nil {
-			return fault.From(err).InOp("import image", r.Name)
+			return err
+		}
+		// The padding after an archive's end: how much of it was read already is chance.
+		if _, err := io.Copy(io.Discard, io.LimitReader(stream, maxTree)); err != nil {
+			return err
 		}
 		w.content = digest.Sum(nil)
 		report("kernel", r.KernelFrom.Name)
@@ -94,13 +106,14 @@ func (b *Builder) Import(ctx context.Context, r lifecycle.ImportRequest, report 
 				return err
 			}
 		}
-		w.m.Kernel, w.m.Name, w.m.Source = r.KernelFrom.Kernel, r.Name, "import "+printable(r.Source, 200)
+		w.m.Arch, w.m.Kernel, w.m.Source = r.KernelFrom.Arch, r.KernelFrom.Kernel, "import "+printable(r.Source, 200)
 		return b.lay(ctx, w, report)
 	})
 }
 
 // work is an image under way.
 type work struct {
+	name    string
 	dir     string // becomes the image's directory
 	tree    string // root file system as files
 	content []byte // digest of what the tree was made from, when its packages do not tell
@@ -108,7 +121,8 @@ type work struct {
 }
 
 // build runs steps in a directory that is never listed and gives the result its place.
-func (b *Builder) build(ctx context.Context, steps func(*work) error) (_ image.Manifest, err error) {
+func (b *Builder) build(ctx context.Context, op, name string, steps func(*work) error) (_ image.Manifest, err error) {
+	defer func() { err = explain(err, op, name) }()
 	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
 		return image.Manifest{}, err
 	}
@@ -127,15 +141,33 @@ func (b *Builder) build(ctx context.Context, steps func(*work) error) (_ image.M
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // tells Clean that someone works here
 		return image.Manifest{}, err
 	}
-	w := &work{dir: dir, tree: filepath.Join(dir, "tree")}
-	if err := os.Mkdir(w.tree, 0o755); err != nil { //nolint:gosec // becomes the guest's /
+	w := &work{name: name, dir: dir, tree: filepath.Join(dir, "tree")}
+	// It becomes the guest's /, whatever the daemon's umask is.
+	if err := errors.Join(os.Mkdir(w.tree, 0o755), os.Chmod(w.tree, 0o755)); err != nil { //nolint:gosec // all of a guest's users must enter it
 		return image.Manifest{}, err
 	}
-	w.m = image.Manifest{Arch: runtime.GOARCH, Created: time.Now().UTC().Truncate(time.Second), Tools: map[string]string{}}
+	w.m = image.Manifest{Name: name, Arch: runtime.GOARCH, Created: time.Now().UTC().Truncate(time.Second), Tools: map[string]string{}}
 	if err := steps(w); err != nil {
 		return image.Manifest{}, err
 	}
 	return b.place(ctx, w)
+}
+
+// explain gives what is no fault yet the shape that a user reads. A full disk may be met by a program,
+// of which only the words are left.
+func explain(err error, op, name string) error {
+	f, told := errors.AsType[*fault.Error](err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), strings.Contains(strings.ToLower(err.Error()), "no space left on device"),
+		told && strings.Contains(strings.ToLower(f.Detail), "no space left on device"):
+		return fault.System(syscall.ENOSPC, op, name)
+	case told:
+		return f.InOp(op, name)
+	default:
+		return fault.System(err, op, name)
+	}
 }
 
 // takeKernel moves the boot set's kernel, modules and configuration out of the tree. The tree keeps
@@ -209,7 +241,7 @@ func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport
 	w.m.ID = hex.EncodeToString(id[:6])
 
 	report("root disk", "")
-	if w.m.Root, err = b.mkfs(ctx, w, "root", w.tree, image.FileRoot, minRoot); err != nil {
+	if w.m.Root, err = b.mkfs(ctx, w, "root", w.tree, image.FileRoot, minRoot, 16*vm.KiB); err != nil {
 		return err
 	}
 	report("work seed", "")
@@ -217,7 +249,7 @@ func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport
 	if err := errors.Join(os.Mkdir(seed, 0o700), seedFiles(seed)); err != nil {
 		return err
 	}
-	if w.m.WorkSeed, err = b.mkfs(ctx, w, "work", seed, image.FileWorkSeed, seedSize); err != nil {
+	if w.m.WorkSeed, err = b.mkfs(ctx, w, "work", seed, image.FileWorkSeed, seedSize, 8*vm.KiB); err != nil {
 		return err
 	}
 	report("seal", "")
@@ -236,9 +268,11 @@ func (b *Builder) tools(ctx context.Context, w *work) {
 	}
 }
 
-// place syncs the image and renames it to where it is listed. An image of the same content is already
-// there after a pull that found nothing new: then that one stays, and takes the name.
+// place syncs the image and renames it to where it is listed. A pull that found nothing new has made
+// the image that is there already: then that one stays, and takes the name.
 func (b *Builder) place(ctx context.Context, w *work) (image.Manifest, error) {
+	b.placing.Lock()
+	defer b.placing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return image.Manifest{}, context.Cause(ctx)
 	}
@@ -248,32 +282,36 @@ func (b *Builder) place(ctx context.Context, w *work) (image.Manifest, error) {
 	if err := syncTree(w.dir); err != nil {
 		return image.Manifest{}, err
 	}
+	err := os.Rename(w.dir, filepath.Join(b.Dir, w.m.ID))
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		if w.m, err = readManifest(filepath.Join(b.Dir, w.m.ID)); err == nil {
+			w.m.Name = w.name
+			err = writeManifest(filepath.Join(b.Dir, w.m.ID), w.m)
+		}
+	}
+	if err != nil {
+		return image.Manifest{}, err
+	}
+	return w.m, errors.Join(b.yield(w.m), syncDir(b.Dir))
+}
+
+// yield takes the name of the newest image from older ones: "debian:12" becomes "debian:12@" and the
+// id. VMs hold their image by its id and notice nothing.
+func (b *Builder) yield(newest image.Manifest) error {
 	all, err := b.List()
 	if err != nil {
-		return image.Manifest{}, err
+		return err
 	}
 	for _, other := range all {
-		if other.Name == w.m.Name && other.ID != w.m.ID {
-			// VMs hold their image by id; the name goes to the newest.
-			other.Name += "@" + other.ID
-			if err := writeManifest(filepath.Join(b.Dir, other.ID), other); err != nil {
-				return image.Manifest{}, err
-			}
+		if other.Name != newest.Name || other.ID == newest.ID {
+			continue
+		}
+		other.Name += "@" + other.ID
+		if err := writeManifest(filepath.Join(b.Dir, other.ID), other); err != nil {
+			return err
 		}
 	}
-	err = os.Rename(w.dir, filepath.Join(b.Dir, w.m.ID))
-	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
-		there, err := readManifest(filepath.Join(b.Dir, w.m.ID))
-		if err != nil {
-			return image.Manifest{}, err
-		}
-		there.Name = w.m.Name
-		return there, writeManifest(filepath.Join(b.Dir, w.m.ID), there)
-	}
-	if err != nil {
-		return image.Manifest{}, err
-	}
-	return w.m, syncDir(b.Dir)
+	return nil
 }
 
 func syncTree(dir string) error {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -109,8 +110,8 @@ func readManifest(dir string) (image.Manifest, error) {
 	if err := json.NewDecoder(io.LimitReader(f, maxManifest)).Decode(&m); err != nil {
 		return m, fault.New(fault.Corrupt, "its manifest cannot be read: %w", err)
 	}
-	if m.Root.Size <= 0 || m.WorkSeed.Size <= 0 || m.Arch == "" {
-		return m, fault.New(fault.Corrupt, "its manifest lacks sizes or architecture")
+	if m.Root.Size <= 0 || m.WorkSeed.Size <= 0 || m.Arch == "" || m.Name == "" || !path.IsAbs(m.Init) {
+		return m, fault.New(fault.Corrupt, "its manifest lacks a name, an architecture, sizes or an init")
 	}
 	for _, file := range []string{image.FileRoot, image.FileWorkSeed, image.FileKernel, image.FileModules} {
 		if st, err := os.Lstat(filepath.Join(dir, file)); err != nil || !st.Mode().IsRegular() {

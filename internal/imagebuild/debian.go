@@ -66,7 +66,7 @@ func masked() []string {
 		"serial-getty@ttyS0.service", "getty@tty1.service", "systemd-networkd.service", "systemd-networkd.socket",
 		"systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
 		"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "systemd-timesyncd.service", "ssh.socket",
-		"systemd-boot-random-seed.service", "systemd-firstboot.service",
+		"systemd-boot-random-seed.service", "systemd-firstboot.service", "sshd-keygen.service",
 	}
 }
 

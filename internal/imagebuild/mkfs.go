@@ -19,8 +19,10 @@ import (
 // mke2fs reserves room for the group descriptors, half a megabyte of them.
 const growable = 1 * vm.TiB
 
-// mkfs lays a tree into a sparse ext4 image whose identity follows from the image's.
-func (b *Builder) mkfs(ctx context.Context, w *work, label, tree, file string, least int64) (image.Disk, error) {
+// mkfs lays a tree into a sparse ext4 image whose identity follows from the image's. Growth adds groups
+// of 128 MiB with as many inodes as the first group has, so a file system that begins with half a group
+// needs them twice as dense.
+func (b *Builder) mkfs(ctx context.Context, w *work, label, tree, file string, least, bytesPerInode int64) (image.Disk, error) {
 	size, err := room(tree, least)
 	if err != nil {
 		return image.Disk{}, err
@@ -29,7 +31,7 @@ func (b *Builder) mkfs(ctx context.Context, w *work, label, tree, file string, l
 	path := filepath.Join(w.dir, file)
 	const block = 4 * vm.KiB
 	argv := []string{
-		"mke2fs", "-q", "-t", "ext4", "-b", strconv.FormatInt(block, 10), "-T", "default", "-m", "1", "-L", label, "-U", uuid,
+		"mke2fs", "-q", "-t", "ext4", "-b", strconv.FormatInt(block, 10), "-i", strconv.FormatInt(bytesPerInode, 10), "-m", "1", "-L", label, "-U", uuid,
 		// Inode tables are zeroed now, while they are holes: left to the guest's kernel they would be
 		// written out after the first mount. A small journal is plenty for a disk of this kind.
 		"-E", fmt.Sprintf("hash_seed=%s,resize=%d,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", uuid, growable/block),

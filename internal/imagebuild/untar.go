@@ -108,7 +108,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			return err
 		}
 		u.dirs = append(u.dirs, h)
-	case tar.TypeReg:
+	case tar.TypeReg, tar.TypeGNUSparse:
 		f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
 		if err != nil {
 			return err
@@ -164,7 +164,7 @@ func (u *unpacker) stamp(h *tar.Header, name string) error {
 			return err
 		}
 	}
-	if value, ok := h.PAXRecords["SCHILY.xattr.security.capability"]; ok && h.Typeflag == tar.TypeReg {
+	if value, ok := h.PAXRecords["SCHILY.xattr.security.capability"]; ok && regular(h) {
 		f, err := u.root.Open(name)
 		if err != nil {
 			return err
@@ -174,11 +174,13 @@ func (u *unpacker) stamp(h *tar.Header, name string) error {
 			return fmt.Errorf("set its capabilities: %w", err)
 		}
 	}
-	if h.Typeflag == tar.TypeReg {
+	if regular(h) {
 		return u.root.Chtimes(name, h.ModTime, h.ModTime)
 	}
 	return nil
 }
+
+func regular(h *tar.Header) bool { return h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse }
 
 func fileMode(h *tar.Header) fs.FileMode {
 	return h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
