@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/mdlayher/vsock"
@@ -33,6 +32,9 @@ const (
 func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime})).With("program", "banger-agent")
 	version := buildinfo.Current().String()
+	if err := os.WriteFile("/proc/self/comm", []byte("banger-agent"), 0); err != nil && os.Getpid() != 1 {
+		log.Error("name the process", "error", err) // it was executed as /proc/self/exe
+	}
 	switch {
 	case os.Getpid() == 1:
 		(&initrd.Boot{Dial: dialHost, Version: version, Resident: []string{"banger-agent", roleSupervise}, Log: log}).Run()
@@ -73,23 +75,26 @@ func superviseServer(log *slog.Logger) {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
-	s := &supervise.Supervisor{Start: startServer, Term: term, AwaitsUs: initAwaitsUs, Log: log}
+	s := &supervise.Supervisor{
+		Start: func() (*os.Process, error) { return startServer(log) },
+		Term:  term, AwaitsUs: machine.AwaitsEnd, Log: log,
+	}
 	s.Run(context.Background())
 }
 
-// startServer starts the server. The @ asks systemd not to end it with the other processes
-// (systemd.io/ROOT_STORAGE_DAEMONS).
-func startServer() (*os.Process, error) {
-	return os.StartProcess("/proc/self/exe", []string{"@banger-agent", roleServe}, &os.ProcAttr{
+// startServer starts the server, which is to live until the guest ends. The @ asks systemd not to end
+// it with the other processes (systemd.io/ROOT_STORAGE_DAEMONS).
+func startServer(log *slog.Logger) (*os.Process, error) {
+	p, err := os.StartProcess("/proc/self/exe", []string{"@banger-agent", roleServe}, &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 	})
-}
-
-// initAwaitsUs reports whether PID 1 is what systemd turns into to end all processes. The kernel
-// keeps 15 bytes of a program's name.
-func initAwaitsUs() bool {
-	name, err := os.ReadFile("/proc/1/comm")
-	return err == nil && strings.TrimSpace(string(name)) == "systemd-shutdow"
+	if err != nil {
+		return nil, err
+	}
+	if err := machine.Spare(p.Pid); err != nil {
+		log.Error("have System V's init spare the server", "error", err)
+	}
+	return p, nil
 }
 
 func serve(version string, log *slog.Logger) error {

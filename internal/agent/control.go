@@ -19,7 +19,7 @@ const (
 	minRedial       = 50 * time.Millisecond // after a connection that was welcome
 	maxRedial       = 2 * time.Second       // while nobody answers: the daemon may be down for days
 	refusedRedial   = 30 * time.Second      // a daemon that speaks no version of ours may be replaced
-	serviceInterval = 20 * time.Millisecond
+	serviceInterval = 50 * time.Millisecond
 )
 
 // ErrRefused is returned by Greet when the host does not want this agent.

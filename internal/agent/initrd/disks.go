@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,8 @@ import (
 
 // mountDisks mounts the root disk at newRoot and the others inside it.
 func (b *Boot) mountDisks(ctx context.Context, mounts []agentproto.Mount) error {
-	if err := b.mount(ctx, agentproto.Mount{Device: rootDevice, FSType: "ext4", Grow: true}, newRoot); err != nil {
+	rootDisk := agentproto.Mount{Device: rootDevice, Path: "/", FSType: "ext4", Grow: true}
+	if err := mount(ctx, rootDisk, newRoot); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(newRoot)
@@ -25,28 +25,35 @@ func (b *Boot) mountDisks(ctx context.Context, mounts []agentproto.Mount) error 
 		return err
 	}
 	defer root.Close()
+	b.grow(root, rootDisk)
 	for _, m := range mounts {
-		// Through the root and a descriptor: the path may hold links of the guest's.
-		name := strings.TrimPrefix(path.Clean("/"+m.Path), "/")
-		if err := root.MkdirAll(name, 0o755); err != nil {
-			return fmt.Errorf("mount %s: %w", m.Path, err)
-		}
-		dir, err := root.Open(name)
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", m.Path, err)
-		}
-		err = b.mount(ctx, m, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
-		_ = dir.Close()
-		if err != nil {
+		if err := mountInside(ctx, root, m); err != nil {
 			return err
 		}
+		b.grow(root, m)
 	}
 	return nil
 }
 
-// mount mounts a disk and lets its file system fill it. A file system that cannot grow serves as it
-// is: what is on it matters more.
-func (b *Boot) mount(ctx context.Context, m agentproto.Mount, dir string) error {
+// mountInside mounts a disk below the root, by a descriptor: the path may hold links of the guest's.
+func mountInside(ctx context.Context, root *os.Root, m agentproto.Mount) error {
+	if err := root.MkdirAll(inside(m), 0o755); err != nil {
+		return fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	dir, err := root.Open(inside(m))
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", m.Path, err)
+	}
+	defer dir.Close()
+	return mount(ctx, m, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+}
+
+// inside is a mount's path as seen from the root.
+func inside(m agentproto.Mount) string {
+	return "." + path.Clean("/"+m.Path)
+}
+
+func mount(ctx context.Context, m agentproto.Mount, dir string) error {
 	if err := awaitFile(ctx, m.Device); err != nil {
 		return err
 	}
@@ -55,28 +62,32 @@ func (b *Boot) mount(ctx context.Context, m agentproto.Mount, dir string) error 
 		data = "errors=remount-ro" // a damaged file system is kept from further damage
 	}
 	if err := unix.Mount(m.Device, dir, m.FSType, 0, data); err != nil {
-		return fmt.Errorf("mount %s at %s: %w", m.Device, orRoot(m.Path), err)
-	}
-	if m.Grow && m.FSType == "ext4" {
-		if err := grow(m.Device, dir); err != nil {
-			b.Log.Error("grow the file system", "device", m.Device, "error", err)
-		}
+		return fmt.Errorf("mount %s at %s: %w", m.Device, m.Path, err)
 	}
 	return nil
 }
 
-func orRoot(p string) string {
-	if p == "" {
-		return "/"
+// grow lets a mounted file system fill its disk. One that cannot serves as it is: what is on it
+// matters more.
+func (b *Boot) grow(root *os.Root, m agentproto.Mount) {
+	if !m.Grow || m.FSType != "ext4" {
+		return
 	}
-	return p
+	dir, err := root.Open(inside(m)) // opened after the mount, so it is the mounted one
+	if err == nil {
+		err = growExt4(m.Device, dir)
+		_ = dir.Close()
+	}
+	if err != nil {
+		b.Log.Error("grow the file system", "device", m.Device, "error", err)
+	}
 }
 
 // ext4IocResizeFS is EXT4_IOC_RESIZE_FS of the kernel's fs/ext4/ext4.h: _IOW('f', 16, __u64).
 const ext4IocResizeFS = 1<<30 | 8<<16 | 'f'<<8 | 16
 
-// grow enlarges the ext4 that is mounted at dir to its device.
-func grow(device, dir string) error {
+// growExt4 enlarges the ext4 whose directory is given to its device.
+func growExt4(device string, dir *os.File) error {
 	f, err := os.Open(filepath.Clean(device))
 	if err != nil {
 		return err
@@ -94,12 +105,7 @@ func grow(device, dir string) error {
 	if want <= blocks {
 		return nil
 	}
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), ext4IocResizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 { //nolint:gosec // the ioctl takes a pointer
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), ext4IocResizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 { //nolint:gosec // the ioctl takes a pointer
 		return errno
 	}
 	return nil

@@ -27,9 +27,20 @@ const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 // inits are tried in turn when the host names none. What the distribution calls init comes first: a
 // root may hold the files of several.
-var inits = [][]string{
-	{"/sbin/init"}, {"/usr/sbin/init"}, {"/lib/systemd/systemd"}, {"/usr/lib/systemd/systemd"}, {"/init"}, {"/bin/init"},
-	{"/sbin/runit-init"}, {"/usr/bin/runit-init"}, {"/sbin/openrc-init"}, {"/bin/busybox", "init"}, {"/usr/bin/busybox", "init"},
+func inits() [][]string {
+	return [][]string{
+		{"/sbin/init"},
+		{"/usr/sbin/init"},
+		{"/lib/systemd/systemd"},
+		{"/usr/lib/systemd/systemd"},
+		{"/init"},
+		{"/bin/init"},
+		{"/sbin/runit-init"},
+		{"/usr/bin/runit-init"},
+		{"/sbin/openrc-init"},
+		{"/bin/busybox", "init"},
+		{"/usr/bin/busybox", "init"},
+	}
 }
 
 // handOver moves into the new root, leaves the resident agent behind and becomes init.
@@ -47,7 +58,8 @@ func (b *Boot) handOver(cfg agentproto.GuestConfig) error {
 	b.done(agentproto.StageInit)
 	// The kernel's own words to init come last, as if it had started init itself.
 	argv = append(argv, os.Args[1:]...)
-	return fmt.Errorf("execute %s: %w", argv[0], syscall.Exec(argv[0], argv, os.Environ()))
+	err = syscall.Exec(argv[0], argv, os.Environ()) //nolint:gosec // the guest's own init, as the host or the distribution names it
+	return fmt.Errorf("execute %s: %w", argv[0], err)
 }
 
 // switchRoot makes the new root the root, and frees the memory of the initrd.
@@ -103,7 +115,7 @@ func emptyInitrd() error {
 
 // findInit returns the argv of the init to execute, once the new root is the root.
 func findInit(wanted []string) ([]string, error) {
-	candidates := inits
+	candidates := inits()
 	if len(wanted) > 0 {
 		candidates = [][]string{wanted}
 	}

@@ -42,7 +42,7 @@ func planFor(exe string, argv []string) plan {
 	switch {
 	case base == "systemd":
 		return known(sigRTMin+5, []string{"systemctl", "reboot"}) // systemd(1), signals
-	case base == "busybox" && slices.ContainsFunc(argv, func(a string) bool { a = filepath.Base(a); return a == "init" || a == "linuxrc" }):
+	case base == "busybox" && busyboxInit(argv):
 		return known(unix.SIGTERM) // SIGUSR1 halts, SIGUSR2 powers off, SIGTERM reboots
 	case base == "runit" || base == "runit-init":
 		return known(0, []string{"runit-init", "6"}, []string{"init", "6"}, []string{"reboot"})
@@ -53,6 +53,15 @@ func planFor(exe string, argv []string) plan {
 	default:
 		return plan{programs: [][]string{{"reboot"}}, budget: strayBudget}
 	}
+}
+
+// busyboxInit tells busybox's init from its shell, which runs many a hand-made init.
+func busyboxInit(argv []string) bool {
+	if len(argv) > 1 && filepath.Base(argv[0]) == "busybox" {
+		argv = argv[1:]
+	}
+	applet := filepath.Base(argv[0])
+	return applet == "init" || applet == "linuxrc"
 }
 
 // sigRTMin is SIGRTMIN as the C libraries count: the first two are theirs.

@@ -38,7 +38,7 @@ type Supervisor struct {
 // agent's silence that the host tells a halted guest from one that is still writing to its disks.
 //
 // A SIGTERM that some user sent us looks the same and costs one false farewell; so we stay, too,
-// unless the init is one that waits for us (systemd, a minute and a half).
+// unless what ends the processes waits for us to go.
 func (s *Supervisor) Run(ctx context.Context) {
 	wait := minPause
 	for {
