@@ -27,7 +27,7 @@ func Run(ctx context.Context, a *app.App, args []string) int {
 	if err == nil {
 		return exit.OK
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		err = fault.New(fault.Canceled, "interrupted")
 	}
 	if wantsJSON(args) {

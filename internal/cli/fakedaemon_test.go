@@ -67,12 +67,12 @@ func newFake(g guest) *fake {
 		build: buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100},
 		vms: []api.VM{
 			{
-				ID: "1f01cd23ef45", Name: "old", Image: debian, State: vm.Crashed, Reason: "said \x1b[2J", Address: "172.30.0.3",
-				Spec: vm.Spec{VCPU: 1, Memory: 512 * vm.MiB, RootDisk: 4 * vm.GiB, WorkDisk: 8 * vm.GiB}, Dir: "/var/lib/banger/vms/1f01cd23ef45",
-			},
-			{
 				ID: "1f0c6a2b9d3e", Name: "dev", Image: debian, State: vm.Running, Address: "172.30.0.2", Started: now.Add(-3 * time.Hour),
 				Labels: map[string]string{"project": "website"}, Spec: vm.Spec{VCPU: 2, Memory: 2 * vm.GiB},
+			},
+			{
+				ID: "1f01cd23ef45", Name: "old", Image: debian, State: vm.Crashed, Reason: "said \x1b[2J", Address: "172.30.0.3",
+				Spec: vm.Spec{VCPU: 1, Memory: 512 * vm.MiB, RootDisk: 4 * vm.GiB, WorkDisk: 8 * vm.GiB}, Dir: "/var/lib/banger/vms/1f01cd23ef45",
 			},
 		},
 		images: []api.Image{{UsedBy: []string{"dev", "old"}, Manifest: image.Manifest{
@@ -231,7 +231,11 @@ func (f *fake) routes() http.Handler {
 	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
 		return nil, fault.New(fault.InUse, "VMs use it: dev, old").WithOp("delete image", r.PathValue("image")).WithHint("delete them first")
 	})
-	handle("GET /v1/operations", func(*http.Request) (any, error) { return f.ops, nil })
+	handle("GET /v1/operations", func(*http.Request) (any, error) {
+		ops := slices.Clone(f.ops)
+		slices.Reverse(ops)
+		return ops, nil
+	})
 	handle("GET /v1/operations/{id}", func(r *http.Request) (any, error) { return f.operation(r.PathValue("id")) })
 	handle("POST /v1/operations/{id}/cancel", func(r *http.Request) (any, error) {
 		o, err := f.operation(r.PathValue("id"))
@@ -291,7 +295,7 @@ func (f *fake) dial(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: banger-stream\r\n\r\n")
+	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Stream)
 	_ = rw.Flush()
 	_ = f.guest.serve(conn, keys) // its client tells what went wrong
 }

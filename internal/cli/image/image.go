@@ -4,7 +4,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +99,6 @@ func newList(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			slices.SortFunc(images, func(x, y api.Image) int { return strings.Compare(x.Name, y.Name) })
 			switch a.Output {
 			case app.JSON:
 				term.JSON(a.IO.Out, images)

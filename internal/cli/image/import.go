@@ -2,13 +2,16 @@ package image
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api"
 	"banger/internal/cli/app"
 	"banger/internal/cli/roottar"
 	"banger/internal/fault"
@@ -17,7 +20,6 @@ import (
 
 func newImport(a *app.App) *cobra.Command {
 	var name, kernelFrom string
-	var noWait bool
 	cmd := &cobra.Command{
 		Use:   "import DIR|TARBALL|-",
 		Short: "Make an image of any root file system",
@@ -35,26 +37,26 @@ is there already. The tree must hold an init.`,
 			if err != nil {
 				return err
 			}
-			stream, err := open(ctx, a, args[0])
+			tree, err := open(ctx, a, args[0])
 			if err != nil {
 				return err
 			}
-			defer stream.Close()
+			stream := &upload{ReadCloser: tree}
+			defer tree.Close()
 			c, err := a.Connect(ctx)
 			if err != nil {
 				return err
 			}
-			begun, err := c.ImportImage(ctx, image, kernelFrom, stream)
-			if err != nil {
-				return err
+			begun, err := c.ImportImage(ctx, api.ImportImage{Name: image, KernelFrom: kernelFrom, Source: filepath.Base(args[0])}, stream)
+			if err == nil {
+				err = finish(ctx, a, c, begun, false)
 			}
-			return finish(ctx, a, c, begun, noWait)
+			return stream.explain(ctx, err)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "the image's `NAME` (default: the file's)")
 	f.StringVar(&kernelFrom, "kernel-from", "", "the `IMAGE` whose kernel it boots")
-	f.BoolVar(&noWait, "no-wait", false, "return once everything is sent")
 	_ = cmd.MarkFlagRequired("kernel-from") // these two fail only for a flag that is not there
 	_ = cmd.RegisterFlagCompletionFunc("kernel-from", a.Complete(-1, app.Images))
 	return cmd
@@ -76,6 +78,41 @@ func imageName(source, name string) (string, error) {
 		}
 	}
 	return name, nouns.CheckName(name)
+}
+
+// upload remembers why reading failed: the daemon only sees that the stream broke off.
+type upload struct {
+	io.ReadCloser
+	mu  sync.Mutex
+	err error
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.err = err
+	}
+	return n, err
+}
+
+// explain puts the cause in the place of what the daemon made of it. Unlike other operations an import
+// cannot go on without the command that began it.
+func (u *upload) explain(ctx context.Context, err error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fault.New(fault.Canceled, "the upload was broken off, so nothing was imported")
+	case u.err != nil:
+		return u.err
+	default:
+		return err
+	}
 }
 
 // open returns the tar stream of a source. A directory's is made while it is read.

@@ -4,7 +4,6 @@ package operation
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,6 @@ func newList(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			slices.SortStableFunc(ops, func(x, y op.Operation) int { return y.Created.Compare(x.Created) })
 			switch a.Output {
 			case app.JSON:
 				term.JSON(a.IO.Out, ops)
@@ -142,7 +140,7 @@ func newest(ctx context.Context, c *client.Client) (op.Operation, error) {
 	if len(ops) == 0 {
 		return op.Operation{}, fault.New(fault.NotFound, "there is no operation yet")
 	}
-	return slices.MaxFunc(ops, func(x, y op.Operation) int { return x.Created.Compare(y.Created) }), nil
+	return ops[0], nil // newest first
 }
 
 func show(a *app.App, o op.Operation) {

@@ -45,7 +45,6 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 		return err
 	}
 	vms = slices.DeleteFunc(vms, func(v api.VM) bool { return !labelled(v, labels) })
-	slices.SortFunc(vms, func(x, y api.VM) int { return strings.Compare(x.Name, y.Name) })
 	switch a.Output {
 	case app.JSON:
 		term.JSON(a.IO.Out, vms)
