@@ -80,6 +80,18 @@ type PullImage struct {
 	Name string `json:"name" doc:"such as debian:12"`
 }
 
+// ImportImage asks for an image of a tree that is sent as a tar stream.
+type ImportImage struct {
+	Name       string
+	KernelFrom string // image whose kernel it boots
+	Source     string // where the tree came from, for the manifest
+}
+
+// Stream is the protocol that a dial into a VM is upgraded to: the bytes as they are, in both
+// directions, each of which can be closed alone. A WebSocket would frame every packet of an SSH
+// session and has no half-close.
+const Stream = "banger-stream"
+
 // Image is an image as clients see it.
 type Image struct {
 	image.Manifest

@@ -1,0 +1,370 @@
+// Package client speaks /v1 to a daemon over its Unix socket. Every error that the daemon answers comes
+// back as the *fault.Error that it was.
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/fault"
+	"banger/internal/op"
+)
+
+// Client talks to one daemon. Its methods may be called concurrently.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New returns a client for the daemon that listens on socket. Nothing is dialled yet.
+func New(socket string) *Client {
+	c := &Client{socket: socket}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
+		DisableCompression: true,
+	}}
+	return c
+}
+
+func (c *Client) connect(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", c.socket)
+}
+
+// maxAnswer bounds an answer that is read whole.
+const maxAnswer = 64 << 20
+
+// request sends body (JSON, or a stream when it is a reader) and returns an answer that is a success.
+func (c *Client) request(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var r io.Reader
+	kind := "application/json"
+	switch b := body.(type) {
+	case nil:
+	case io.Reader:
+		r, kind = b, "application/x-tar"
+	default:
+		text, err := json.Marshal(b)
+		if err != nil {
+			return nil, err
+		}
+		r = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://banger"+path, r)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil {
+		req.Header.Set("Content-Type", kind)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, answered(res)
+}
+
+// answered reads the fault in an answer.
+func answered(res *http.Response) error {
+	var f fault.Error
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&f); err != nil || f.Code == "" {
+		return fault.New(fault.Incompatible, "the daemon answered %s, which this command does not understand", res.Status).
+			WithHint("see whether banger and bangerd are of one version: `banger version`")
+	}
+	return &f
+}
+
+// explain keeps the cause, by which the caller tells an absent daemon from a forbidden one.
+func (c *Client) explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	return fault.New(fault.Unavailable, "the daemon does not answer: %w", err).WithOp("connect to", c.socket).
+		WithHint("see `banger doctor`")
+}
+
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var v T
+	res, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return v, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNoContent {
+		return v, nil
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&v); err != nil {
+		return v, c.explain(ctx, err)
+	}
+	return v, nil
+}
+
+func vmPath(selector, rest string) string { return "/v1/vms/" + url.PathEscape(selector) + rest }
+
+// Version returns the daemon's build.
+func (c *Client) Version(ctx context.Context) (buildinfo.Info, error) {
+	return call[buildinfo.Info](ctx, c, http.MethodGet, "/v1/version", nil)
+}
+
+// Status describes the daemon.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return call[api.Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// Doctor examines the daemon's host.
+func (c *Client) Doctor(ctx context.Context) ([]api.Check, error) {
+	return call[[]api.Check](ctx, c, http.MethodGet, "/v1/doctor", nil)
+}
+
+// Upgrade asks the daemon to execute the build on disk if that is newer.
+func (c *Client) Upgrade(ctx context.Context) (api.Upgrade, error) {
+	return call[api.Upgrade](ctx, c, http.MethodPost, "/v1/daemon/upgrade", nil)
+}
+
+// VMs lists the caller's VMs by name.
+func (c *Client) VMs(ctx context.Context) ([]api.VM, error) {
+	return call[[]api.VM](ctx, c, http.MethodGet, "/v1/vms", nil)
+}
+
+// VM returns one VM by name, id or id prefix, as all selectors below.
+func (c *Client) VM(ctx context.Context, selector string) (api.VM, error) {
+	return call[api.VM](ctx, c, http.MethodGet, vmPath(selector, ""), nil)
+}
+
+// CreateVM begins to create a VM.
+func (c *Client) CreateVM(ctx context.Context, r api.CreateVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, "/v1/vms", r)
+}
+
+// StartVM begins to start a VM.
+func (c *Client) StartVM(ctx context.Context, selector string) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, vmPath(selector, "/start"), nil)
+}
+
+// StopVM begins to shut a VM down.
+func (c *Client) StopVM(ctx context.Context, selector string, r api.StopVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, vmPath(selector, "/stop"), r)
+}
+
+// KillVM begins to end a VM's hypervisor.
+func (c *Client) KillVM(ctx context.Context, selector string) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, vmPath(selector, "/kill"), nil)
+}
+
+// DeleteVM begins to delete a VM.
+func (c *Client) DeleteVM(ctx context.Context, selector string, r api.DeleteVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodDelete, vmPath(selector, "?force="+strconv.FormatBool(r.Force)), nil)
+}
+
+// PingVM asks a VM's agent.
+func (c *Client) PingVM(ctx context.Context, selector string) (api.Ping, error) {
+	return call[api.Ping](ctx, c, http.MethodGet, vmPath(selector, "/ping"), nil)
+}
+
+// LogQuery chooses what Logs returns.
+type LogQuery struct {
+	Source string // "console", "firecracker" or "daemon"
+	Lines  int    // the last ones; zero is all that is kept
+	Follow bool   // go on with what is added, until the context ends
+}
+
+// Logs reads one of a VM's raw logs. The text is the guest's: escape it before showing it.
+func (c *Client) Logs(ctx context.Context, selector string, q LogQuery) (io.ReadCloser, error) {
+	v := url.Values{"source": {q.Source}, "tail": {strconv.Itoa(q.Lines)}, "follow": {strconv.FormatBool(q.Follow)}}
+	res, err := c.request(ctx, http.MethodGet, vmPath(selector, "/logs?"+v.Encode()), nil)
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
+// Images lists the images by name.
+func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
+	return call[[]api.Image](ctx, c, http.MethodGet, "/v1/images", nil)
+}
+
+// Image returns one image by name, id or id prefix.
+func (c *Client) Image(ctx context.Context, selector string) (api.Image, error) {
+	return call[api.Image](ctx, c, http.MethodGet, "/v1/images/"+url.PathEscape(selector), nil)
+}
+
+// PullImage begins to bootstrap an image.
+func (c *Client) PullImage(ctx context.Context, r api.PullImage) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, "/v1/images/pull", r)
+}
+
+// ImportImage begins to make an image of the tree in tar. The upload goes on in the background, until
+// the operation has ended or ctx is done: follow the operation.
+func (c *Client) ImportImage(ctx context.Context, r api.ImportImage, tar io.Reader) (op.Operation, error) {
+	v := url.Values{"name": {r.Name}, "kernel_from": {r.KernelFrom}, "source": {r.Source}}
+	res, err := c.request(ctx, http.MethodPost, "/v1/images/import?"+v.Encode(), tar)
+	if err != nil {
+		return op.Operation{}, err
+	}
+	// The daemon answers at once and ends its answer when it has the tree; the transport would stop
+	// sending if the answer were closed before.
+	lines := bufio.NewReader(res.Body)
+	first, err := lines.ReadBytes('\n')
+	var o op.Operation
+	if err == nil {
+		err = json.Unmarshal(first, &o)
+	}
+	if err != nil {
+		return o, errors.Join(c.explain(ctx, err), res.Body.Close())
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, lines) // how it ended is the operation's to tell
+		_ = res.Body.Close()
+	}()
+	return o, nil
+}
+
+// DeleteImage removes an image that no VM uses.
+func (c *Client) DeleteImage(ctx context.Context, selector string) error {
+	_, err := call[struct{}](ctx, c, http.MethodDelete, "/v1/images/"+url.PathEscape(selector), nil)
+	return err
+}
+
+// Operations lists the caller's operations, newest first.
+func (c *Client) Operations(ctx context.Context) ([]op.Operation, error) {
+	return call[[]op.Operation](ctx, c, http.MethodGet, "/v1/operations", nil)
+}
+
+// Operation returns one operation.
+func (c *Client) Operation(ctx context.Context, id op.ID) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodGet, "/v1/operations/"+url.PathEscape(string(id)), nil)
+}
+
+// CancelOperation calls an operation off. It ends when what it had made is undone.
+func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, "/v1/operations/"+url.PathEscape(string(id))+"/cancel", nil)
+}
+
+// Bounds of following through a daemon's restart.
+const (
+	followRetries  = 50
+	followInterval = 200 * time.Millisecond
+)
+
+// Follow calls each with the operation as it is and after changes, and returns it once it has ended. A
+// daemon that executes itself anew meanwhile is waited for.
+func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) (op.Operation, error) {
+	var last op.Operation
+	for try := 0; ; try++ {
+		err := c.events(ctx, id, func(o op.Operation) { last = o; each(o) })
+		if err == nil && last.State.Ended() {
+			return last, nil
+		}
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Code != fault.Unavailable || try == followRetries {
+			return last, err
+		}
+		select {
+		case <-ctx.Done():
+			return last, context.Cause(ctx)
+		case <-time.After(followInterval):
+		}
+	}
+}
+
+// events reads one stream of server-sent events to its end.
+func (c *Client) events(ctx context.Context, id op.ID, each func(op.Operation)) error {
+	res, err := c.request(ctx, http.MethodGet, "/v1/operations/"+url.PathEscape(string(id))+"/events", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	sc := bufio.NewScanner(res.Body)
+	sc.Buffer(nil, 4<<20)
+	for sc.Scan() {
+		data, ok := bytes.CutPrefix(sc.Bytes(), []byte("data: "))
+		if !ok {
+			continue
+		}
+		var o op.Operation
+		if err := json.Unmarshal(data, &o); err != nil {
+			return fmt.Errorf("read event: %w", err)
+		}
+		each(o)
+		if o.State.Ended() {
+			return nil
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return c.explain(ctx, err)
+	}
+	return nil
+}
+
+// Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
+// alone.
+func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	res, br, err := c.upgrade(ctx, conn, vmPath(selector, "/dial?port="+strconv.Itoa(port)))
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
+		err = answered(res)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &stream{Conn: conn, r: br}, nil
+}
+
+func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) (*http.Response, *bufio.Reader, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://banger"+path, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", api.Stream)
+	if err := req.Write(conn); err != nil {
+		return nil, nil, c.explain(ctx, err)
+	}
+	br := bufio.NewReader(conn)
+	res, err := http.ReadResponse(br, req)
+	if err != nil {
+		return nil, nil, c.explain(ctx, err)
+	}
+	return res, br, nil
+}
+
+// stream reads first what came with the answer.
+type stream struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (s *stream) Read(p []byte) (int, error) { return s.r.Read(p) }
+
+// CloseWrite tells the other end that nothing more will come.
+func (s *stream) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,246 @@
+// Package server serves /v1 over HTTP. It authenticates callers by the credentials that the kernel
+// vouches for, turns requests into verbs, and faults into answers.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agentproto"
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/lifecycle"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Verbs are what requests turn into. *lifecycle.Manager has them.
+type Verbs interface {
+	Create(ctx context.Context, caller vm.Caller, r lifecycle.CreateRequest) (op.Operation, error)
+	List(ctx context.Context, caller vm.Caller) ([]vm.VM, error)
+	Find(ctx context.Context, caller vm.Caller, selector string) (vm.VM, error)
+	Start(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
+	Stop(ctx context.Context, caller vm.Caller, selector string, timeout time.Duration) (op.Operation, error)
+	Kill(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
+	Delete(ctx context.Context, caller vm.Caller, selector string, force bool) (op.Operation, error)
+	Ping(ctx context.Context, caller vm.Caller, selector string) (agentproto.Info, time.Duration, error)
+	Dial(ctx context.Context, caller vm.Caller, selector, host string, port int) (net.Conn, error)
+
+	ListImages() ([]image.Manifest, error)
+	FindImage(selector string) (image.Manifest, error)
+	ImageUsers(ctx context.Context) (map[string][]string, error)
+	PullImage(caller vm.Caller, name string) (op.Operation, error)
+	ImportImage(caller vm.Caller, r lifecycle.ImportRequest, kernelFrom string) (op.Operation, error)
+	DeleteImage(ctx context.Context, selector string) error
+}
+
+// Operations finds and follows operations.
+type Operations interface {
+	List(ctx context.Context) ([]op.Operation, error)
+	Get(ctx context.Context, id op.ID) (op.Operation, error)
+	Follow(ctx context.Context, id op.ID, each func(op.Operation) error) error
+	Cancel(id op.ID) error
+}
+
+// Daemon tells about the process itself.
+type Daemon interface {
+	Status(ctx context.Context) (api.Status, error)
+	Doctor(ctx context.Context) []api.Check
+	// Upgrade answers whether a newer build is on disk; the daemon executes it once this answer is out.
+	Upgrade(ctx context.Context) (api.Upgrade, error)
+}
+
+// Config is what a server is made of.
+type Config struct {
+	Verbs      Verbs
+	Operations Operations
+	Daemon     Daemon
+	Layout     vm.Layout
+	Log        *slog.Logger
+}
+
+// Limits of a request.
+const (
+	headerTimeout = 10 * time.Second
+	maxBody       = 1 << 20
+)
+
+// New returns an HTTP server for the daemon's listener.
+func New(c Config) *http.Server {
+	speakFaults()
+	s := &server{Config: c}
+	return &http.Server{
+		Handler:           s.observed(s.routes()),
+		ReadHeaderTimeout: headerTimeout,
+		MaxHeaderBytes:    64 << 10,
+		ConnContext:       withCaller,
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+type server struct{ Config }
+
+func (s *server) routes() http.Handler {
+	mux := http.NewServeMux()
+	a := humago.New(mux, apiConfig())
+	s.machines(a)
+	s.pictures(a)
+	s.operations(a)
+	s.process(a)
+	// Streams are plain handlers: they outgrow a request and an answer.
+	mux.HandleFunc("GET /v1/vms/{vm}/logs", s.logs)
+	mux.HandleFunc("GET /v1/vms/{vm}/dial", s.dial)
+	mux.HandleFunc("POST /v1/images/import", s.importImage)
+	mux.HandleFunc("GET /v1/operations/{id}/events", s.events)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, fault.New(fault.NotFound, "there is no %s %s", r.Method, r.URL.Path).
+			WithHint("see /v1/openapi.json for what there is; a newer command may ask what this daemon does not know"))
+	})
+	return mux
+}
+
+func apiConfig() huma.Config {
+	c := huma.DefaultConfig("banger", buildinfo.Current().Version)
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "/v1/openapi", "", ""
+	c.CreateHooks, c.Transformers = nil, nil // no $schema links in answers: the API is versioned by its path
+	return c
+}
+
+// OpenAPI returns the description that is served at /v1/openapi.json, without the build's version.
+func OpenAPI() ([]byte, error) {
+	mux := http.NewServeMux()
+	c := apiConfig()
+	c.Info.Version = "v1"
+	a := humago.New(mux, c)
+	s := &server{}
+	s.machines(a)
+	s.pictures(a)
+	s.operations(a)
+	s.process(a)
+	return a.OpenAPI().MarshalJSON()
+}
+
+// problem is a fault as huma answers it.
+type problem struct {
+	fault *fault.Error
+}
+
+// Error implements error.
+func (p problem) Error() string { return p.fault.Error() }
+
+// GetStatus implements huma.StatusError.
+func (p problem) GetStatus() int { return api.HTTPStatus(p.fault.Code) }
+
+// ContentType implements huma.ContentTypeFilter.
+func (problem) ContentType(string) string { return "application/problem+json" }
+
+// MarshalJSON makes the answer's body the fault itself.
+func (p problem) MarshalJSON() ([]byte, error) { return json.Marshal(p.fault) }
+
+// speakFaults makes huma's own refusals, such as an unknown field, faults too. Huma offers no place for
+// that but a variable of its package.
+var speakFaults = sync.OnceFunc(func() {
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		code := fault.Invalid
+		switch {
+		case status == http.StatusNotFound:
+			code = fault.NotFound
+		case status >= http.StatusInternalServerError:
+			code = fault.Internal
+		}
+		var why []string
+		for _, err := range errs {
+			why = append(why, err.Error())
+		}
+		if len(why) > 0 {
+			msg += ": " + strings.Join(why, "; ")
+		}
+		return problem{fault.New(code, "%s", msg).WithHint("see /v1/openapi.json for what this daemon takes")}
+	}
+})
+
+// outcome turns a verb's error into what huma answers.
+func outcome(err error) error {
+	if err == nil {
+		return nil
+	}
+	return problem{fault.From(err)}
+}
+
+// refuse answers with a fault where huma is not at work.
+func refuse(w http.ResponseWriter, err error) {
+	f := fault.From(err)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(api.HTTPStatus(f.Code))
+	_, _ = w.Write(encode(f)) // a client that has gone needs no answer
+}
+
+type callerKey struct{}
+
+// withCaller notes who is at the other end of a connection.
+func withCaller(ctx context.Context, conn net.Conn) context.Context {
+	caller, err := peer(conn)
+	if err != nil {
+		caller = vm.Caller{UID: -1, GID: -1} // nobody: owns nothing, sees nothing
+	}
+	return context.WithValue(ctx, callerKey{}, caller)
+}
+
+func callerOf(ctx context.Context) vm.Caller {
+	c, ok := ctx.Value(callerKey{}).(vm.Caller)
+	if !ok {
+		return vm.Caller{UID: -1, GID: -1}
+	}
+	return c
+}
+
+// peer reads a Unix socket's peer credentials, as they were when it was connected.
+func peer(conn net.Conn) (vm.Caller, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return vm.Caller{}, fmt.Errorf("%T has no peer credentials", conn)
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return vm.Caller{}, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return vm.Caller{}, err
+	}
+	return vm.Caller{UID: int(cred.Uid), GID: int(cred.Gid), PID: int(cred.Pid)}, nil
+}
+
+// observed logs every request at debug and turns a panic into an answer.
+func (s *server) observed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		defer func() {
+			if p := recover(); p != nil {
+				s.Log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p))
+				refuse(w, fault.New(fault.Internal, "the daemon hit a fault of its own").WithHint("see the daemon's log").WithLogs(s.Layout.DaemonLog()))
+			}
+			s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "uid", callerOf(r.Context()).UID, "took", time.Since(begun))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
