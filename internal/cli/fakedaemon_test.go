@@ -1,12 +1,16 @@
 package cli_test
 
 import (
+	"archive/tar"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -227,7 +231,23 @@ func (f *fake) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/vms/{vm}/dial", f.dial)
 	handle("GET /v1/images", func(*http.Request) (any, error) { return f.images, nil })
-	handle("GET /v1/images/{image}", func(*http.Request) (any, error) { return f.images[0], nil })
+	handle("GET /v1/images/{image}", func(r *http.Request) (any, error) {
+		name := r.PathValue("image")
+		i := slices.IndexFunc(f.images, func(m api.Image) bool { return m.Name == name || m.ID == name })
+		if i < 0 {
+			_, err := image.Select(nil, name)
+			return nil, err
+		}
+		return f.images[i], nil
+	})
+	handle("POST /v1/images/pull", func(r *http.Request) (any, error) {
+		var req api.PullImage
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			return nil, err
+		}
+		return f.begin("image.pull", f.images[0].ID, req.Name, done("bootstrap", 61200)), nil
+	})
+	mux.HandleFunc("POST /v1/images/import", f.importImage)
 	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
 		return nil, fault.New(fault.InUse, "VMs use it: dev, old").WithOp("delete image", r.PathValue("image")).WithHint("delete them first")
 	})
@@ -257,27 +277,72 @@ func reply(w http.ResponseWriter, answer any, err error) {
 	_ = json.NewEncoder(w).Encode(answer) // a client that is gone needs no answer
 }
 
-// events sends the operation as it is. One that is still running is left open until the client goes.
+// events sends the operation whenever it has changed, until it ends or the client goes.
 func (f *fake) events(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	o, err := f.operation(r.PathValue("id"))
-	if err != nil {
+	w.Header().Set("Content-Type", "text/event-stream")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for sent := ""; ; {
+		f.mu.Lock()
+		o, err := f.operation(r.PathValue("id"))
+		if err != nil {
+			f.mu.Unlock()
+			reply(w, nil, err)
+			return
+		}
+		if o.State == op.Underway && o.Kind == "vm.create" {
+			o.Stages[len(o.Stages)-1].Detail = "followed"
+		}
+		body, _ := json.Marshal(o) //nolint:errchkjson // plain data
+		ended := o.State.Ended()
 		f.mu.Unlock()
-		reply(w, nil, err)
+		if string(body) != sent {
+			sent = string(body)
+			fmt.Fprintf(w, "data: %s\n\n", body)
+			_ = http.NewResponseController(w).Flush()
+		}
+		if ended {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// importImage answers with an operation at once, reads the tree, and ends the operation.
+func (f *fake) importImage(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f.mu.Lock()
+	o := f.begin("image.import", "0badcafe0000", q.Get("name"), op.Stage{Name: "upload"})
+	i := len(f.ops) - 1
+	f.ops[i].State = op.Underway
+	o.State = op.Underway
+	f.mu.Unlock()
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	reply(w, o, nil)
+	_ = http.NewResponseController(w).Flush()
+
+	var names []string
+	var err error
+	for tr := tar.NewReader(r.Body); err == nil; {
+		var h *tar.Header
+		if h, err = tr.Next(); err == nil {
+			names = append(names, h.Name)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops[i].State, f.ops[i].Ended = op.Done, time.Now()
+	if !errors.Is(err, io.EOF) {
+		f.ops[i].State, f.ops[i].Error = op.Failed, fault.New(fault.Invalid, "the stream broke off")
 		return
 	}
-	if !o.State.Ended() {
-		o.Stages[len(o.Stages)-1].Detail = "followed"
-	}
-	body, _ := json.Marshal(o) //nolint:errchkjson // plain data
-	ended := o.State.Ended()
-	f.mu.Unlock()
-	w.Header().Set("Content-Type", "text/event-stream")
-	fmt.Fprintf(w, "data: %s\n\n", body)
-	_ = http.NewResponseController(w).Flush()
-	if !ended {
-		<-r.Context().Done()
-	}
+	m := f.images[0]
+	m.Name, m.Source, m.OS = o.Name, q.Get("source"), strings.Join(names, " ")
+	f.images = append(f.images, m)
 }
 
 // dial joins the connection to the guest's SSH server.

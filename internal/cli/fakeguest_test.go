@@ -71,7 +71,9 @@ func session(c ssh.NewChannel) error {
 		}
 		var status struct{ N uint32 }
 		if _, after, ok := strings.Cut(exec.Line, "exit "); ok {
-			fmt.Sscan(after, &status.N)
+			if _, err := fmt.Sscan(after, &status.N); err != nil {
+				return err
+			}
 		}
 		fmt.Fprintf(ch, "guest got: %s\n", exec.Line)
 		_, err := ch.SendRequest("exit-status", false, ssh.Marshal(status))

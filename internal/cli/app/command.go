@@ -92,7 +92,7 @@ func FlagError(cmd *cobra.Command, err error) error {
 }
 
 // ListsNames marks, as a command's annotations, that it can print `-o name`.
-var ListsNames = map[string]string{"output": string(Names)}
+func ListsNames() map[string]string { return map[string]string{"output": string(Names)} }
 
 // CheckOutput refuses -o name where there is no list.
 func (a *App) CheckOutput(cmd *cobra.Command) error {

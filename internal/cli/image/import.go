@@ -33,6 +33,10 @@ is there already. The tree must hold an init.`,
 		Args: app.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if kernelFrom == "" {
+				return fault.New(fault.Invalid, "it needs a kernel to boot").WithOp("import image", args[0]).
+					WithHint("take that of an image you have, with --kernel-from; `banger image list` shows them")
+			}
 			image, err := imageName(args[0], name)
 			if err != nil {
 				return err
@@ -57,8 +61,7 @@ is there already. The tree must hold an init.`,
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "the image's `NAME` (default: the file's)")
 	f.StringVar(&kernelFrom, "kernel-from", "", "the `IMAGE` whose kernel it boots")
-	_ = cmd.MarkFlagRequired("kernel-from") // these two fail only for a flag that is not there
-	_ = cmd.RegisterFlagCompletionFunc("kernel-from", a.Complete(-1, app.Images))
+	_ = cmd.RegisterFlagCompletionFunc("kernel-from", a.Complete(-1, app.Images)) // fails only for a flag that is not there
 	return cmd
 }
 

@@ -25,7 +25,7 @@ func newList(a *app.App) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"},
 		Short:       "List operations, newest first",
 		Args:        app.Args(0, 0),
-		Annotations: app.ListsNames,
+		Annotations: app.ListsNames(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.Connect(cmd.Context())
 			if err != nil {

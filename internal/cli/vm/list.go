@@ -25,7 +25,7 @@ func newList(a *app.App) *cobra.Command {
 		Example: `  banger vm list
   banger vm list --label project=website -o name | xargs banger vm stop`,
 		Args:        app.Args(0, 0),
-		Annotations: app.ListsNames,
+		Annotations: app.ListsNames(),
 		RunE: run(func(ctx context.Context, _ []string) error {
 			return list(ctx, a, labels)
 		}),
