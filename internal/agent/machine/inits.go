@@ -13,7 +13,8 @@ func AwaitsEnd() bool {
 	return line("/proc/1/comm") == "systemd-shutdow" || runsScript("sendsigs") // the kernel keeps 15 bytes of a name
 }
 
-// runsScript reports whether some process runs a script of this name.
+// runsScript reports whether some process runs a script of this name, or by a link whose name ends so:
+// in a runlevel's directory it is K01sendsigs.
 func runsScript(name string) bool {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
@@ -22,7 +23,7 @@ func runsScript(name string) bool {
 			continue // it has ended
 		}
 		for arg := range bytes.SplitSeq(cmdline, []byte{0}) {
-			if bytes.HasSuffix(arg, []byte(name)) && filepath.Base(string(arg)) == name {
+			if bytes.HasSuffix(arg, []byte(name)) {
 				return true
 			}
 		}

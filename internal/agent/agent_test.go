@@ -1,0 +1,154 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"banger/internal/agent"
+	"banger/internal/agentproto"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type machine struct{ restarted chan struct{} }
+
+func (machine) Info() agentproto.Info            { return agentproto.Info{Hostname: "test"} }
+func (machine) Uptime() time.Duration            { return time.Second }
+func (machine) Listening() (map[int]bool, error) { return nil, errors.New("no table") }
+func (m machine) Restart()                       { close(m.restarted) }
+
+// serve runs an agent whose host never answers, and returns how to reach it.
+func serve(t *testing.T) (dial func() net.Conn, m machine) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = machine{restarted: make(chan struct{})}
+	a := &agent.Agent{
+		Listener: l,
+		DialHost: func(context.Context) (net.Conn, error) { return nil, errors.New("no host") },
+		Machine:  m,
+		Log:      slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}, m
+}
+
+func ask(t *testing.T, c net.Conn, req agentproto.Request) agentproto.Response {
+	t.Helper()
+	var resp agentproto.Response
+	if err := errors.Join(agentproto.WriteFrame(c, req), agentproto.ReadFrame(c, &resp, agentproto.MaxFromAgent)); err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func TestRequests(t *testing.T) {
+	dial, m := serve(t)
+	tests := []struct {
+		req  agentproto.Request
+		want agentproto.Response
+	}{
+		{agentproto.Request{Op: agentproto.OpPing}, agentproto.Response{}},
+		{agentproto.Request{Op: agentproto.OpInfo}, agentproto.Response{Info: &agentproto.Info{Hostname: "test"}}},
+		{agentproto.Request{Op: "dance"}, agentproto.Response{Error: `this agent knows no request "dance"`}},
+		{agentproto.Request{Op: agentproto.OpDial}, agentproto.Response{Error: `this agent knows no request "dial"`}},
+		{agentproto.Request{Op: agentproto.OpShutdown}, agentproto.Response{Error: `this agent knows no request "shutdown"`}},
+		{agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: 70000}}, agentproto.Response{Error: "dial tcp: address 70000: invalid port"}},
+		{agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}}, agentproto.Response{}},
+	}
+	for _, tt := range tests {
+		if d := cmp.Diff(tt.want, ask(t, dial(), tt.req)); d != "" {
+			t.Errorf("%+v: %s", tt.req, d)
+		}
+	}
+	<-m.restarted // the last one
+}
+
+// A connection that does not speak the protocol is closed and keeps nobody else from being served.
+func TestGarbage(t *testing.T) {
+	dial, _ := serve(t)
+	for _, bytes := range []string{"GET / HTTP/1.1\r\n\r\n", "\xff\xff\xff\xff", "\x00\x00\x00\x02[]"} {
+		c := dial()
+		if _, err := io.WriteString(c, bytes); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%q was answered", bytes)
+		}
+	}
+	ask(t, dial(), agentproto.Request{Op: agentproto.OpPing})
+}
+
+// A service that listens on ::1 only is found without naming a host.
+func TestDialFallsBackToIPv6(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial, _ := serve(t)
+	resp := ask(t, dial(), agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: l.Addr().(*net.TCPAddr).Port}})
+	if resp.Error != "" {
+		t.Error(resp.Error)
+	}
+}
+
+func TestListeningPorts(t *testing.T) {
+	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	row := func(local, state string) string {
+		return fmt.Sprintf("   0: %s 00000000:0000 %s 00000000:00000000 00:00000000 00000000     0        0 1 1\n", local, state)
+	}
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("tcp", head+row("0100007F:0016", "0A")+row("0100007F:1F90", "01")+"junk\n"+row("nocolon", "0A")+row("0100007F:12345", "0A"))
+	got, err := agent.ListeningPorts(dir) // without IPv6
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[int]bool{22: true}, got); d != "" {
+		t.Error(d)
+	}
+	write("tcp6", head+row("00000000000000000000000000000000:01BB", "0A"))
+	got, err = agent.ListeningPorts(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[int]bool{22: true, 443: true}, got); d != "" {
+		t.Error(d)
+	}
+}
