@@ -1,0 +1,343 @@
+// Package daemon is bangerd's composition root: the one place that sees everything and joins it.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"banger/internal/agentproto"
+	"banger/internal/boot"
+	"banger/internal/config"
+	"banger/internal/fault"
+	"banger/internal/feature"
+	"banger/internal/feature/bootset"
+	"banger/internal/feature/disk"
+	"banger/internal/feature/identity"
+	"banger/internal/feature/nic"
+	"banger/internal/feature/sshaccess"
+	"banger/internal/guest"
+	"banger/internal/host/block"
+	"banger/internal/host/exec"
+	"banger/internal/host/firecracker"
+	"banger/internal/host/kvm"
+	"banger/internal/host/link"
+	"banger/internal/host/proc"
+	"banger/internal/imagebuild"
+	"banger/internal/lifecycle"
+	"banger/internal/network"
+	"banger/internal/op"
+	"banger/internal/server"
+	"banger/internal/store"
+	"banger/internal/vm"
+	"banger/internal/vmdir"
+)
+
+// haltInterval is how often a guest that is going down is looked at: long enough that an idle vCPU
+// has run its timer meanwhile, short enough that nobody waits for it.
+const haltInterval = time.Second
+
+// Daemon is one running bangerd.
+type Daemon struct {
+	cfg     config.Served
+	layout  vm.Layout
+	log     *slog.Logger
+	started time.Time
+
+	socket    *socket
+	store     *store.Store
+	tag       vm.Tag
+	subnet    netip.Prefix
+	links     *link.Links
+	driver    *firecracker.Driver
+	kernels   *boot.Kernels
+	images    *imagebuild.Builder
+	tracker   *op.Tracker
+	manager   *lifecycle.Manager
+	children  atomic.Int64  // programs run since start
+	upgrade   chan struct{} // closed when a newer build is to be executed
+	upgrading sync.Once
+	lock      *os.File
+}
+
+// Run serves until ctx ends, or until a newer build is to be executed in place: then it returns that.
+// VMs run on either way.
+func Run(ctx context.Context, cfg config.Served) error {
+	d := &Daemon{cfg: cfg, layout: vm.Layout{State: cfg.StateDir}, started: time.Now(), upgrade: make(chan struct{}), tracker: op.NewTracker()}
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Forbidden, "it must run as root, which devices and cgroups need").WithOp("start", "bangerd").
+			WithHint("run `sudo banger setup`, or start it with sudo")
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fault.System(err, "make state directory", cfg.StateDir)
+	}
+	closeLog, err := d.openLog()
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	if d.lock, err = acquire(filepath.Join(cfg.StateDir, "lock")); err != nil {
+		return err
+	}
+	defer d.lock.Close()
+	err = d.serve(ctx)
+	d.log.Info("daemon ends", "error", err)
+	return err
+}
+
+func (d *Daemon) serve(ctx context.Context) (err error) {
+	if d.socket, err = listen(ctx, d.cfg.Socket, d.cfg.Group); err != nil {
+		return err
+	}
+	defer d.socket.Close()
+	if err := d.compose(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.store.Close()) }()
+	if err := d.manager.Recover(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(d.images.Clean(), d.kernels.Clean()); err != nil {
+		d.log.Warn("remove leftovers", "error", err)
+	}
+	if err := d.store.FailInterrupted(ctx); err != nil {
+		return err
+	}
+	return d.answer(ctx)
+}
+
+// answer serves the API until it is told to end, then lets go of the VMs.
+func (d *Daemon) answer(ctx context.Context) error {
+	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Daemon: d, Layout: d.layout, Log: d.log})
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(d.socket) }()
+	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet, "activated", d.socket.inherited)
+	notify("READY=1")
+	var outcome error
+	select {
+	case <-ctx.Done():
+	case <-d.upgrade:
+		outcome = errUpgrade
+	case outcome = <-failed:
+	}
+	notify("STOPPING=1")
+	d.manager.Close()
+	d.driver.Close()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(closing); err != nil {
+		_ = srv.Close() // followers and log readers never end by themselves
+	}
+	if errors.Is(outcome, errUpgrade) {
+		return d.reexec()
+	}
+	if errors.Is(outcome, http.ErrServerClosed) {
+		outcome = nil
+	}
+	return outcome
+}
+
+// compose makes the parts and joins them.
+func (d *Daemon) compose(ctx context.Context) error {
+	var err error
+	if d.store, err = store.Open(ctx, d.cfg.StateDir); err != nil {
+		return err
+	}
+	if d.tag, err = d.store.Tag(ctx); err != nil {
+		return err
+	}
+	groups, err := proc.OpenGroups(d.tag)
+	if err != nil {
+		return err
+	}
+	self, err := proc.Identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	d.links = link.New(d.tag)
+	d.subnet = d.chooseSubnet(ctx)
+	d.driver = firecracker.New(orDefault(d.cfg.FirecrackerBin, "firecracker"), d.layout, groups, d.log)
+	d.kernels = &boot.Kernels{Layout: d.layout, Agent: d.agentPath()}
+	d.images = &imagebuild.Builder{
+		Catalog: &imagebuild.Catalog{Dir: d.layout.Images(), Damaged: func(dir string, err error) {
+			d.log.Warn("an image cannot be used", "dir", dir, "error", err)
+		}},
+		Run:    d.run,
+		Mirror: d.cfg.Mirror,
+	}
+	disks := block.Disks{}
+	d.manager = lifecycle.New(lifecycle.Config{
+		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
+		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, &d.children}, Guests: guests{d.log}, Dirs: vmdir.Dirs{Layout: d.layout},
+		// Every feature of a VM, in the order in which its devices appear in the guest.
+		Features: []feature.Feature{
+			disk.Root(d.layout, disks),
+			disk.Work(d.layout, disks),
+			&nic.Feature{Links: d.links},
+			&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
+			identity.Feature{},
+			sshaccess.Feature{},
+		},
+		Pick: d.pick, Tracker: d.tracker, Log: d.log,
+		Defaults:    lifecycle.Defaults{Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk},
+		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), HaltInterval: haltInterval,
+		Preflight: d.preflight,
+	})
+	// Asked now, so that the first create does not wait for it; what is wrong with it is preflight's to say.
+	if _, err := d.driver.Version(ctx); err != nil {
+		d.log.Warn("firecracker", "error", err)
+	}
+	return nil
+}
+
+// preflight is what every start of a VM needs of the host.
+func (d *Daemon) preflight(ctx context.Context) error {
+	if _, err := kvm.Check(); err != nil {
+		return err
+	}
+	if err := link.CheckTUN(); err != nil {
+		return err
+	}
+	if _, err := d.driver.Version(ctx); err != nil {
+		return err
+	}
+	if d.subnet.IsValid() {
+		return nil
+	}
+	_, err := d.findSubnet(ctx)
+	return err
+}
+
+// chooseSubnet returns the instance's subnet; none when the host leaves none, which is said when a VM
+// is to have a place in it.
+func (d *Daemon) chooseSubnet(ctx context.Context) netip.Prefix {
+	p, err := d.findSubnet(ctx)
+	if err != nil {
+		d.log.Warn("no subnet for VMs", "error", err)
+	}
+	return p
+}
+
+func (d *Daemon) findSubnet(ctx context.Context) (netip.Prefix, error) {
+	used, err := d.links.InUse(ctx)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if d.cfg.Subnet != "" {
+		p, err := netip.ParsePrefix(d.cfg.Subnet)
+		if err != nil {
+			return p, fault.New(fault.Invalid, "it is not a subnet").WithOp("use subnet", d.cfg.Subnet).WithHint("such as 10.99.0.0/22")
+		}
+		return p, network.CheckSubnet(p, used)
+	}
+	p, chosen, err := d.store.Subnet(ctx)
+	if err != nil {
+		return p, err
+	}
+	if chosen {
+		return p, network.CheckSubnet(p, used)
+	}
+	if p, err = network.PickSubnet(used); err != nil {
+		return p, err
+	}
+	return p, d.store.SetSubnet(ctx, p)
+}
+
+func (d *Daemon) pick(taken []netip.Addr) (vm.Lease, error) { return network.Picker(d.subnet)(taken) }
+
+// agentPath finds the agent: as configured, beside bangerd, or where packages put it.
+func (d *Daemon) agentPath() string {
+	if d.cfg.AgentBin != "" {
+		return d.cfg.AgentBin
+	}
+	const name = "banger-agent"
+	exe, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	dir := filepath.Dir(exe)
+	beside := filepath.Join(dir, name)
+	if lib := filepath.Join(dir, "..", "lib", "banger", name); !exists(beside) && exists(lib) {
+		return lib
+	}
+	return beside
+}
+
+// run executes a program and counts it.
+func (d *Daemon) run(ctx context.Context, argv, env []string, onLine func(string)) error {
+	d.children.Add(1)
+	_, err := exec.Runner{}.Run(ctx, exec.Command{Argv: argv, Env: env, OnLine: onLine})
+	return err
+}
+
+// hypervisor counts the processes that the driver starts.
+type hypervisor struct {
+	*firecracker.Driver
+	children *atomic.Int64
+}
+
+func (h hypervisor) Start(ctx context.Context, m vm.Machine, console func(string)) (vm.Process, error) {
+	h.children.Add(1)
+	return h.Driver.Start(ctx, m, console)
+}
+
+// guests opens the host's ends of vsock devices.
+type guests struct{ log *slog.Logger }
+
+func (g guests) Open(dir string, cfg func() agentproto.GuestConfig, events func(lifecycle.GuestEvent)) (lifecycle.Guest, error) {
+	return guest.Open(dir, cfg, func(e guest.Event) { events(lifecycle.GuestEvent(e)) }, g.log)
+}
+
+// operations joins those of this process with those of its predecessors.
+type operations struct{ *Daemon }
+
+// listed bounds how many operations a list shows.
+const listed = 100
+
+func (o operations) List(ctx context.Context) ([]op.Operation, error) {
+	now := o.tracker.List()
+	seen := map[op.ID]bool{}
+	for _, x := range now {
+		seen[x.ID] = true
+	}
+	stored, err := o.store.Operations(ctx, listed)
+	for _, x := range stored {
+		if !seen[x.ID] {
+			now = append(now, x)
+		}
+	}
+	return now[:min(len(now), listed)], err
+}
+
+func (o operations) Get(ctx context.Context, id op.ID) (op.Operation, error) {
+	if now, ok := o.tracker.Get(id); ok {
+		return now, nil
+	}
+	return o.store.Operation(ctx, id)
+}
+
+func (o operations) Follow(ctx context.Context, id op.ID, each func(op.Operation) error) error {
+	return o.tracker.Follow(ctx, id, each)
+}
+
+func (o operations) Cancel(id op.ID) error { return o.tracker.Cancel(id) }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func orDefault(v, def string) string {
+	if v == "" {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,194 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/fault"
+	"banger/internal/host/exec"
+)
+
+// socket is the listener that the API is served on.
+type socket struct {
+	*net.UnixListener
+	inherited bool // from systemd or from the build that executed this one; not ours to unlink
+}
+
+// listen takes over an inherited listener, or makes the socket. A socket file that nobody listens on is
+// a dead daemon's and is replaced; one that somebody answers on is left alone.
+func listen(ctx context.Context, path, group string) (*socket, error) {
+	given, err := activation.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range given {
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+			return &socket{u, true}, nil
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // members of the group must reach the socket in it
+		return nil, fault.System(err, "make runtime directory", filepath.Dir(path))
+	}
+	var d net.Dialer
+	if c, err := d.DialContext(ctx, "unix", path); err == nil {
+		_ = c.Close()
+		return nil, fault.New(fault.InUse, "another daemon serves on it").WithOp("listen on", path).
+			WithHint("stop that one, or set another socket")
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fault.System(err, "replace dead socket", path)
+		}
+	}
+	// Nobody may connect before the mode is right.
+	old := syscall.Umask(0o177)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fault.System(err, "listen on", path)
+	}
+	s := &socket{UnixListener: l.(*net.UnixListener)} //nolint:errcheck // "unix" always gives one
+	if g, err := user.LookupGroup(group); err == nil {
+		gid, err := strconv.Atoi(g.Gid)
+		if err == nil {
+			err = errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)) //nolint:gosec // that is what the group is for
+		}
+		if err != nil {
+			return nil, errors.Join(fault.System(err, "give to its group", path), s.Close())
+		}
+	}
+	return s, nil
+}
+
+// acquire locks the state directory for this process, and for the build that it may execute.
+func acquire(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fault.System(err, "lock state directory", path)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := io.ReadAll(io.LimitReader(f, 20)) // only for the message
+		_ = f.Close()
+		return nil, fault.New(fault.InUse, "another daemon runs on it, process %s", strings.TrimSpace(string(holder))).
+			WithOp("use state directory", filepath.Dir(path)).WithHint("stop that one, or set another state_dir")
+	}
+	err = errors.Join(f.Truncate(0))
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	return f, fault.System(err, "lock state directory", path)
+}
+
+// errUpgrade ends serving because a newer build waits.
+var errUpgrade = errors.New("a newer build is to be executed")
+
+// drain bounds how long operations may keep a newer build waiting.
+const drain = 10 * time.Minute
+
+// Upgrade looks whether the executable on disk is newer than this process. If so it is executed in
+// place once no operation runs: same pid, same socket, VMs running on.
+func (d *Daemon) Upgrade(ctx context.Context) (api.Upgrade, error) {
+	up := api.Upgrade{From: buildinfo.Current()}
+	exe, err := os.Executable()
+	if err != nil {
+		return up, err
+	}
+	d.children.Add(1)
+	res, err := exec.Runner{}.Run(ctx, exec.Command{Argv: []string{exe, "--build"}})
+	if err == nil {
+		err = json.Unmarshal(res.Stdout, &up.To)
+	}
+	if err != nil {
+		return up, fault.New(fault.Incompatible, "the executable on disk does not say which build it is: %w", err).WithOp("upgrade daemon", exe).
+			WithHint("install bangerd again, then restart the daemon")
+	}
+	if !buildinfo.Newer(up.To, up.From) {
+		return up, nil
+	}
+	up.Done = true
+	d.upgrading.Do(func() {
+		d.log.Info("a newer build is on disk", "from", up.From, "to", up.To)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), drain)
+			defer cancel()
+			if err := d.manager.Idle(ctx); err != nil {
+				d.log.Warn("operations still run; they are called off for the newer build", "error", err)
+			}
+			close(d.upgrade)
+		}()
+	})
+	return up, nil
+}
+
+// reexec executes the build on disk in this process. The listener goes along, so that no client is
+// refused meanwhile, by the convention of socket activation. It returns only when it fails.
+func (d *Daemon) reexec() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	f, err := d.socket.File()
+	if err != nil {
+		return err
+	}
+	// The convention's first descriptor is 3, and it must survive the exec.
+	const first = 3
+	if err := unix.Dup3(int(f.Fd()), first, 0); err != nil && int(f.Fd()) != first {
+		return err
+	}
+	env := []string{"LISTEN_FDS=1", "LISTEN_PID=" + strconv.Itoa(os.Getpid())}
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "LISTEN_") {
+			env = append(env, e)
+		}
+	}
+	return syscall.Exec(exe, os.Args, env) //nolint:gosec // our own executable
+}
+
+// notify tells systemd, where it started us.
+func notify(state string) {
+	_, _ = systemd.SdNotify(false, state) // nobody may be listening
+}
+
+// maxLog is when the daemon's log is put aside at start: an ordinary one grows a few MiB a month.
+const maxLog = 32 << 20
+
+// openLog begins the JSON log. What the log cannot take goes to standard error too while it starts.
+func (d *Daemon) openLog() (closeLog func(), err error) {
+	path := d.layout.DaemonLog()
+	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, fault.System(err, "put aside log", path)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fault.System(err, "open log", path)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(d.cfg.LogLevel)); err != nil {
+		return nil, err
+	}
+	d.log = slog.New(slog.NewJSONHandler(f, &slog.HandlerOptions{Level: level}))
+	return func() { _ = f.Close() }, nil
+}
+
+func buildString() string { return buildinfo.Current().String() }

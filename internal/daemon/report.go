@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"runtime"
+
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/doctor"
+	"banger/internal/host/block"
+	"banger/internal/host/exec"
+	"banger/internal/host/firecracker"
+	"banger/internal/host/kvm"
+	"banger/internal/host/link"
+	"banger/internal/host/proc"
+	"banger/internal/op"
+	"banger/internal/vm"
+)
+
+// Status describes this daemon.
+func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
+	st := api.Status{
+		Build: buildinfo.Current(), PID: os.Getpid(), Started: d.started, Instance: d.tag,
+		StateDir: d.cfg.StateDir, RuntimeDir: d.cfg.RuntimeDir, Socket: d.cfg.Socket, Log: d.layout.DaemonLog(),
+		Bridge: d.tag.Bridge(), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
+	}
+	if d.subnet.IsValid() {
+		st.Subnet = d.subnet.String()
+	}
+	if v, err := d.driver.Version(ctx); err == nil {
+		st.Firecracker = v.String()
+	}
+	all, err := d.store.VMs(ctx)
+	if err != nil {
+		return st, err
+	}
+	for _, v := range all {
+		st.VMs[string(v.State)]++
+	}
+	images, err := d.images.List()
+	if err != nil {
+		return st, err
+	}
+	st.Images = len(images)
+	for _, o := range d.tracker.List() {
+		if o.State == op.Underway {
+			st.Operations = append(st.Operations, o)
+		}
+	}
+	self, err := proc.Identify(os.Getpid())
+	if err == nil {
+		st.RSS, err = proc.RSS(self)
+	}
+	return st, err
+}
+
+// lowWater is the free space below which doctor warns.
+const lowWater = 5 * vm.GiB
+
+// Doctor examines the host.
+func (d *Daemon) Doctor(ctx context.Context) []api.Check {
+	return doctor.Report(ctx, doctor.Probes{
+		KVM: func(context.Context) (doctor.KVM, error) {
+			s, err := kvm.Check()
+			return doctor.KVM{APIVersion: s.APIVersion, Arch: runtime.GOARCH, Extension: s.Extension}, err
+		},
+		Firecracker: func(ctx context.Context) (doctor.Firecracker, error) {
+			v, err := d.driver.Version(ctx)
+			if err != nil {
+				return doctor.Firecracker{}, err
+			}
+			path, err := exec.LookPath(orDefault(d.cfg.FirecrackerBin, "firecracker"))
+			f := doctor.Firecracker{Path: path, Version: v.String()}
+			for _, q := range firecracker.Quirks(v) {
+				if q.Effect == firecracker.Open {
+					f.Quirks = append(f.Quirks, q.What)
+				}
+			}
+			return f, err
+		},
+		Agent: func(context.Context) (string, error) {
+			_, err := os.Stat(d.kernels.Agent)
+			return d.kernels.Agent, err
+		},
+		TUN:      func(context.Context) error { return link.CheckTUN() },
+		Programs: doctor.HostPrograms(),
+		LookPath: exec.LookPath,
+		Space: func(context.Context) (doctor.Space, error) {
+			free, err := block.Free(d.cfg.StateDir)
+			return doctor.Space{Path: d.cfg.StateDir, Free: free, LowWater: lowWater}, err
+		},
+		Reflink: func(context.Context) (bool, error) { return block.Reflinks(d.cfg.StateDir) },
+	})
+}
