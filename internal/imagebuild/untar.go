@@ -35,7 +35,7 @@ const (
 func untar(ctx context.Context, r io.Reader, dir string, progress func(files int, size int64)) error {
 	plain, err := decompress(r)
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	defer plain.Close()
 	root, err := os.OpenRoot(dir)
@@ -54,7 +54,7 @@ func untar(ctx context.Context, r io.Reader, dir string, progress func(files int
 			break
 		}
 		if err != nil {
-			return fault.New(fault.Invalid, "the archive cannot be read: %w", err).WithHint("give a tar archive, plain or packed by gzip, zstd, xz or bzip2")
+			return unreadable(err)
 		}
 		u.files++
 		u.size += h.Size
@@ -72,6 +72,11 @@ func untar(ctx context.Context, r io.Reader, dir string, progress func(files int
 		return fault.New(fault.Invalid, "the archive is empty")
 	}
 	return u.stampDirs()
+}
+
+func unreadable(err error) error {
+	return fault.New(fault.Invalid, "the archive cannot be read: %w", err).
+		WithHint("give a tar archive, plain or packed by gzip, zstd, xz or bzip2")
 }
 
 type unpacker struct {
