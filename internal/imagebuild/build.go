@@ -252,6 +252,11 @@ func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport
 	if w.m.WorkSeed, err = b.mkfs(ctx, w, "work", seed, image.FileWorkSeed, seedSize, 8*vm.KiB); err != nil {
 		return err
 	}
+	// mke2fs copies everything but the mode of the top directory, which becomes /root.
+	private := []string{"debugfs", "-w", "-R", "set_inode_field / mode 040700", filepath.Join(w.dir, image.FileWorkSeed)}
+	if err := b.Run(ctx, private, nil, func(string) {}); err != nil {
+		return err
+	}
 	report("seal", "")
 	b.tools(ctx, w)
 	return errors.Join(os.RemoveAll(w.tree), os.RemoveAll(seed))

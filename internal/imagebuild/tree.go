@@ -31,7 +31,7 @@ func findInit(root *os.Root) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fault.New(fault.Invalid, "it holds no init").WithOp("import image", "").
+	return "", fault.New(fault.Invalid, "it holds no init").
 		WithHint("one of these must be an executable file: %s", strings.Join(inits(), ", "))
 }
 
