@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -176,59 +175,6 @@ func Guest() error {
 	unix.Sync()
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // QEMU's -no-reboot turns it into an end
 }
-
-// settle makes the host what its users expect: a name, loopback, KVM, a scratch disk.
-func settle() error {
-	if err := unix.Sethostname([]byte("lab")); err != nil {
-		return err
-	}
-	env := []string{"PATH=" + guestPath}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for _, argv := range [][]string{
-		{"ip", "link", "set", "lo", "up"},
-		{"modprobe", "-a", "kvm_amd", "tun", "bridge", "nf_tables", "virtio_net"},
-	} {
-		if out, err := command(ctx, argv, env).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
-		}
-	}
-	// By what it is, not by name: below systemd, udev renames it.
-	if nics, _ := filepath.Glob("/sys/class/net/*/device"); len(nics) > 0 {
-		nic := filepath.Base(filepath.Dir(nics[0]))
-		for _, argv := range [][]string{
-			{"ip", "addr", "add", "10.0.2.15/24", "dev", nic}, // QEMU's user network, inside the emulator
-			{"ip", "link", "set", nic, "up"},
-			{"ip", "route", "add", "default", "via", "10.0.2.2"},
-		} {
-			if out, err := command(ctx, argv, env).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
-			}
-		}
-		if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 10.0.2.3\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	if _, err := os.Stat("/dev/vdb"); err != nil {
-		return nil //nolint:nilerr // no scratch disk was asked for
-	}
-	if err := os.MkdirAll(mountScratch, 0o755); err != nil {
-		return err
-	}
-	if out, err := command(ctx, []string{"modprobe", "xfs"}, env).CombinedOutput(); err != nil {
-		return fmt.Errorf("modprobe xfs: %w: %s", err, out)
-	}
-	if mount("/dev/vdb", mountScratch, "xfs", 0, "") == nil {
-		return nil
-	}
-	if out, err := command(ctx, []string{"mkfs.xfs", "-q", "-m", "reflink=1", "/dev/vdb"}, env).CombinedOutput(); err != nil {
-		return fmt.Errorf("mkfs.xfs: %w: %s", err, out)
-	}
-	return mount("/dev/vdb", mountScratch, "xfs", 0, "")
-}
-
-// guestPath finds the repository's binaries first; Firecracker is in the lab's own /usr/local/bin.
-const guestPath = mountSrc + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // run executes the order and returns its status. As PID 1 it also reaps what others leave behind.
 func run(o order, ports map[string]*os.File, words *bufio.Reader, say func(toCaller)) (int, error) {
