@@ -41,13 +41,13 @@ func bzImage(payload []byte) []byte {
 	copy(img[0x202:], "HdrS")
 	binary.LittleEndian.PutUint16(img[0x206:], 0x20f)
 	binary.LittleEndian.PutUint32(img[0x248:], gap)
-	binary.LittleEndian.PutUint32(img[0x24c:], uint32(len(payload))) //nolint:gosec // a test's few bytes
+	binary.LittleEndian.PutUint32(img[0x24c:], uint32(len(payload)))
 	return append(append(img, payload...), "whatever follows"...)
 }
 
 // sized appends the unpacked size, as the kernel's build does for every format but gzip.
 func sized(packed []byte, size int) []byte {
-	return binary.LittleEndian.AppendUint32(packed, uint32(size)) //nolint:gosec // a test's few bytes
+	return binary.LittleEndian.AppendUint32(packed, uint32(size))
 }
 
 func pack(t testing.TB, content []byte, writer func(io.Writer) (io.WriteCloser, error)) []byte {

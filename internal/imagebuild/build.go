@@ -216,10 +216,15 @@ func takeKernel(w *work) error {
 	}
 	sum := sha256.Sum256(kernel)
 	w.m.Kernel = image.Kernel{Version: version, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(kernel)), Modules: names}
+	set, err := os.OpenRoot(w.dir)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
 	return errors.Join(
-		os.WriteFile(filepath.Join(w.dir, image.FileKernel), kernel, 0o600),
-		os.WriteFile(filepath.Join(w.dir, image.FileModules), archive.Bytes(), 0o600),
-		os.WriteFile(filepath.Join(w.dir, image.FileKernelConfig), config, 0o600),
+		set.WriteFile(image.FileKernel, kernel, 0o600),
+		set.WriteFile(image.FileModules, archive.Bytes(), 0o600),
+		set.WriteFile(image.FileKernelConfig, config, 0o600),
 	)
 }
 

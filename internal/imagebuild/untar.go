@@ -100,7 +100,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			return err
 		}
 		// A later entry replaces an earlier one, but never a directory that others are in.
-		if st, err := u.root.Lstat(name); err == nil && !(st.IsDir() && h.Typeflag == tar.TypeDir) {
+		if st, err := u.root.Lstat(name); err == nil && (!st.IsDir() || h.Typeflag != tar.TypeDir) {
 			if err := u.root.Remove(name); err != nil {
 				return err
 			}

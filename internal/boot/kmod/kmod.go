@@ -141,7 +141,7 @@ func lines(fsys fs.FS, file string, each func(string) error) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	sc := bufio.NewScanner(io.LimitReader(f, 64<<20))
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
