@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -117,7 +118,7 @@ func (k *Kernels) fingerprintAgent() error {
 	return nil
 }
 
-// Clean removes initrds of other builds of the agent. VMs that were started with one have a hard link
+// Clean removes initrds of other builds of the agent, and of images that are gone. VMs that were started with one have a hard link
 // of their own.
 func (k *Kernels) Clean() error {
 	k.mu.Lock()
@@ -131,8 +132,9 @@ func (k *Kernels) Clean() error {
 	}
 	var errs []error
 	for _, d := range dirs {
-		if ok, err := filepath.Match(k.agent.sum+"-*", filepath.Base(d)); err != nil || !ok {
-			errs = append(errs, err, os.RemoveAll(d))
+		imageID, current := strings.CutPrefix(filepath.Base(d), k.agent.sum+"-")
+		if _, err := os.Stat(k.Layout.Image(imageID)); !current || errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, os.RemoveAll(d))
 		}
 	}
 	return errors.Join(errs...)

@@ -26,7 +26,9 @@ func TestCheckName(t *testing.T) {
 
 func TestSelect(t *testing.T) {
 	all := []image.Manifest{
-		{ID: "aaaa00000001", Name: "debian:12"}, {ID: "aaaa00000002", Name: "debian:13"}, {ID: "bbbb00000003", Name: "aaaa00000001x"},
+		{ID: "aaaa00000001", Name: "debian:12"},
+		{ID: "aaaa00000002", Name: "debian:13"},
+		{ID: "bbbb00000003", Name: "aaaa00000001x"},
 		{ID: "cccc00000004", Name: "debian:12@cccc00000004"},
 	}
 	for selector, want := range map[string]string{
