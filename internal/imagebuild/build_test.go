@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
 
 	"banger/internal/fault"
 	"banger/internal/host/exec"
@@ -27,6 +28,8 @@ import (
 	"banger/internal/lifecycle"
 	"banger/internal/vm"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const kernelConfig = `CONFIG_BLK_DEV_INITRD=y
 CONFIG_BINFMT_ELF=y

@@ -50,7 +50,6 @@ func bootstrap(suite, mirror, dir string) []string {
 	argv := []string{
 		"mmdebstrap", "--variant=minbase", "--mode=root", "--include=" + strings.Join(packages(), ","),
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-		"--aptopt=APT::Install-Recommends \"false\"",
 		suite, dir,
 	}
 	if mirror != "" {
@@ -113,6 +112,10 @@ func furnish(tree string) error {
 	remove("var/lib/apt/lists/*_Packages")
 	remove("var/log/*.log")
 	remove("root/.ssh")
+	// What the bootstrap left out is no rule for what a user installs: that comes with its manual
+	// pages and all that it recommends.
+	remove("etc/apt/apt.conf.d/99mmdebstrap")
+	remove("etc/dpkg/dpkg.cfg.d/99mmdebstrap")
 	return errors.Join(errs...)
 }
 

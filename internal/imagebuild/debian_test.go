@@ -82,6 +82,7 @@ func TestFurnishLeavesNothingOfOneMachine(t *testing.T) {
 		"etc/resolv.conf": "-> " + outside, "etc/systemd/system/ssh.socket": "[Socket]", "etc/systemd/system/other.service": "[Unit]",
 		"var/lib/dbus/machine-id": "-> /etc/machine-id", "boot/vmlinuz-6.1.0": "kernel", "boot/initrd.img-6.1.0": "initrd",
 		"vmlinuz": "-> boot/vmlinuz-6.1.0", "var/cache/apt/archives/a.deb": "package", "lib/modules/6.1.0/modules.dep": "",
+		"etc/dpkg/dpkg.cfg.d/99mmdebstrap": "path-exclude=/usr/share/man/*", "etc/apt/apt.conf.d/01autoremove": "",
 	})
 	for range 2 { // also over its own result
 		if err := furnish(tree); err != nil {
@@ -90,13 +91,13 @@ func TestFurnishLeavesNothingOfOneMachine(t *testing.T) {
 	}
 	for _, gone := range []string{
 		"etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "etc/machine-id", "var/lib/dbus/machine-id", "boot/vmlinuz-6.1.0",
-		"boot/initrd.img-6.1.0", "vmlinuz", "var/cache/apt/archives/a.deb",
+		"boot/initrd.img-6.1.0", "vmlinuz", "var/cache/apt/archives/a.deb", "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
 	} {
 		if _, err := os.Lstat(filepath.Join(tree, gone)); !os.IsNotExist(err) {
 			t.Errorf("%s is still there: %v", gone, err)
 		}
 	}
-	for _, stays := range []string{"lib/modules/6.1.0/modules.dep", "etc/systemd/system/other.service"} {
+	for _, stays := range []string{"lib/modules/6.1.0/modules.dep", "etc/systemd/system/other.service", "etc/apt/apt.conf.d/01autoremove"} {
 		if _, err := os.Lstat(filepath.Join(tree, stays)); err != nil {
 			t.Error(err)
 		}
