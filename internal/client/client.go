@@ -215,7 +215,7 @@ func (c *Client) PullImage(ctx context.Context, r api.PullImage) (op.Operation, 
 // the operation has ended or ctx is done: follow the operation.
 func (c *Client) ImportImage(ctx context.Context, r api.ImportImage, tar io.Reader) (op.Operation, error) {
 	v := url.Values{"name": {r.Name}, "kernel_from": {r.KernelFrom}, "source": {r.Source}}
-	res, err := c.request(ctx, http.MethodPost, "/v1/images/import?"+v.Encode(), tar)
+	res, err := c.request(ctx, http.MethodPost, "/v1/images/import?"+v.Encode(), tar) //nolint:bodyclose // the goroutine below closes it
 	if err != nil {
 		return op.Operation{}, err
 	}
@@ -321,7 +321,7 @@ func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn,
 		return nil, c.explain(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	res, br, err := c.upgrade(ctx, conn, vmPath(selector, "/dial?port="+strconv.Itoa(port)))
+	res, br, err := c.upgrade(ctx, conn, vmPath(selector, "/dial?port="+strconv.Itoa(port))) //nolint:bodyclose // closing conn is
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -65,6 +65,7 @@ type Daemon struct {
 	children  atomic.Int64  // programs run since start
 	upgrade   chan struct{} // closed when a newer build is to be executed
 	upgrading sync.Once
+	handover  *os.File // the listener, for the newer build
 	lock      *os.File
 }
 
@@ -89,6 +90,10 @@ func Run(ctx context.Context, cfg config.Served) error {
 	}
 	defer d.lock.Close()
 	err = d.serve(ctx)
+	if errors.Is(err, errUpgrade) {
+		d.log.Info("daemon executes its newer build")
+		err = reexec(d.handover)
+	}
 	d.log.Info("daemon ends", "error", err)
 	return err
 }
@@ -128,16 +133,21 @@ func (d *Daemon) answer(ctx context.Context) error {
 		outcome = errUpgrade
 	case outcome = <-failed:
 	}
-	notify("STOPPING=1")
+	if errors.Is(outcome, errUpgrade) {
+		// Shutting down closes the listener. systemd is told nothing: this process goes on.
+		var err error
+		if d.handover, err = d.socket.handOver(); err != nil {
+			outcome = err
+		}
+	} else {
+		notify("STOPPING=1")
+	}
 	d.manager.Close()
 	d.driver.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(closing); err != nil {
 		_ = srv.Close() // followers and log readers never end by themselves
-	}
-	if errors.Is(outcome, errUpgrade) {
-		return d.reexec()
 	}
 	if errors.Is(outcome, http.ErrServerClosed) {
 		outcome = nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -31,18 +32,17 @@ type socket struct {
 	inherited bool // from systemd or from the build that executed this one; not ours to unlink
 }
 
+// handOver returns the listener for another build. The socket's file stays when this one closes.
+func (s *socket) handOver() (*os.File, error) {
+	s.SetUnlinkOnClose(false)
+	return s.File()
+}
+
 // listen takes over an inherited listener, or makes the socket. A socket file that nobody listens on is
 // a dead daemon's and is replaced; one that somebody answers on is left alone.
 func listen(ctx context.Context, path, group string) (*socket, error) {
-	given, err := activation.Listeners()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range given {
-		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false)
-			return &socket{u, true}, nil
-		}
+	if s, err := inherit(); s != nil || err != nil {
+		return s, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // members of the group must reach the socket in it
 		return nil, fault.System(err, "make runtime directory", filepath.Dir(path))
@@ -65,7 +65,7 @@ func listen(ctx context.Context, path, group string) (*socket, error) {
 	if err != nil {
 		return nil, fault.System(err, "listen on", path)
 	}
-	s := &socket{UnixListener: l.(*net.UnixListener)} //nolint:errcheck // "unix" always gives one
+	s := &socket{UnixListener: l.(*net.UnixListener)}
 	if g, err := user.LookupGroup(group); err == nil {
 		gid, err := strconv.Atoi(g.Gid)
 		if err == nil {
@@ -78,7 +78,50 @@ func listen(ctx context.Context, path, group string) (*socket, error) {
 	return s, nil
 }
 
-// acquire locks the state directory for this process, and for the build that it may execute.
+// handedDown names the descriptor of the listener that an older build left to the one it executed. Every
+// build must go on to read it: the older one cannot know what a newer one would like better.
+const handedDown = "BANGER_LISTEN_FD"
+
+// inherit finds the listener of the build that executed this one, or of systemd. None is nil.
+func inherit() (*socket, error) {
+	var given []net.Listener
+	var err error
+	if text, ok := os.LookupEnv(handedDown); ok {
+		given, err = left(text)
+	} else {
+		given, err = activation.Listeners()
+	}
+	if err != nil {
+		return nil, fault.New(fault.Internal, "the listener that was handed over cannot be used: %w", err).WithOp("listen", "").
+			WithHint("start bangerd again")
+	}
+	for _, l := range given {
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+			return &socket{u, true}, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // nothing was inherited, which is no error
+}
+
+func left(descriptor string) ([]net.Listener, error) {
+	if err := os.Unsetenv(handedDown); err != nil { // no child is to see it
+		return nil, err
+	}
+	fd, err := strconv.Atoi(descriptor)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	if f == nil {
+		return nil, fmt.Errorf("%d is no descriptor", fd)
+	}
+	defer f.Close() // FileListener makes its own
+	l, err := net.FileListener(f)
+	return []net.Listener{l}, err
+}
+
+// acquire locks the state directory for this process.
 func acquire(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -90,8 +133,7 @@ func acquire(path string) (*os.File, error) {
 		return nil, fault.New(fault.InUse, "another daemon runs on it, process %s", strings.TrimSpace(string(holder))).
 			WithOp("use state directory", filepath.Dir(path)).WithHint("stop that one, or set another state_dir")
 	}
-	err = errors.Join(f.Truncate(0))
-	if err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return f, fault.System(err, "lock state directory", path)
@@ -139,28 +181,20 @@ func (d *Daemon) Upgrade(ctx context.Context) (api.Upgrade, error) {
 }
 
 // reexec executes the build on disk in this process. The listener goes along, so that no client is
-// refused meanwhile, by the convention of socket activation. It returns only when it fails.
-func (d *Daemon) reexec() error {
+// refused meanwhile: connections wait in its queue. It returns only when it fails.
+func reexec(listener *os.File) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	f, err := d.socket.File()
-	if err != nil {
-		return err
+	// It keeps its number. Moving it to the third descriptor, where systemd's convention has it, would
+	// close what is there: the runtime's own, which other threads still wait on.
+	fd := listener.Fd()
+	if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
+		return fault.System(err, "hand the listener over to", exe)
 	}
-	// The convention's first descriptor is 3, and it must survive the exec.
-	const first = 3
-	if err := unix.Dup3(int(f.Fd()), first, 0); err != nil && int(f.Fd()) != first {
-		return err
-	}
-	env := []string{"LISTEN_FDS=1", "LISTEN_PID=" + strconv.Itoa(os.Getpid())}
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "LISTEN_") {
-			env = append(env, e)
-		}
-	}
-	return syscall.Exec(exe, os.Args, env) //nolint:gosec // our own executable
+	env := append(os.Environ(), handedDown+"="+strconv.Itoa(int(fd)))
+	return fault.System(syscall.Exec(exe, os.Args, env), "execute", exe) //nolint:gosec // our own executable
 }
 
 // notify tells systemd, where it started us.

@@ -101,14 +101,14 @@ func enterRoot(systemd bool) error {
 		{tagImages, mountImages, unix.MS_RDONLY, ",cache=loose"},
 		{tagOut, mountOut, 0, ",cache=mmap"},
 	} {
-		if err := mount(s.tag, s.path, "9p", s.flags, options+s.options); err != nil && !(s.tag == tagImages && errors.Is(err, unix.ENOENT)) {
+		if err := mount(s.tag, s.path, "9p", s.flags, options+s.options); err != nil && (s.tag != tagImages || !errors.Is(err, unix.ENOENT)) {
 			return err
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(GuestBinary), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(GuestBinary, self, 0o700) //nolint:gosec // it is a program
+	return os.WriteFile(GuestBinary, self, 0o700)
 }
 
 // execSystemd leaves the command to a unit of the distribution's init.

@@ -26,11 +26,41 @@ func settle() error {
 	defer cancel()
 	var g errgroup.Group
 	g.Go(func() error { return do(ctx, "ip", "link", "set", "lo", "up") })
-	// The kernel loads by itself what programs ask for, such as bridge and nf_tables.
-	g.Go(func() error { return do(ctx, "modprobe", "-a", "kvm_amd", "tun") })
+	g.Go(func() error { return do(ctx, "modprobe", "kvm_amd") })
+	g.Go(devices)
 	g.Go(func() error { return network(ctx) })
 	g.Go(func() error { return scratch(ctx) })
 	return g.Wait()
+}
+
+// devices makes the nodes whose first use loads a module, such as /dev/net/tun and /dev/loop-control:
+// what kmod and udev do on other hosts.
+func devices() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	list := read("/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.devname")
+	for line := range strings.Lines(list) {
+		var module, node string
+		var kind byte
+		var major, minor uint32
+		if n, _ := fmt.Sscanf(line, "%s %s %c%d:%d", &module, &node, &kind, &major, &minor); n != 5 {
+			continue // a comment
+		}
+		mode := uint32(unix.S_IFCHR)
+		if kind == 'b' {
+			mode = unix.S_IFBLK
+		}
+		path := filepath.Join("/dev", node)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mknod(path, mode|0o600, int(unix.Mkdev(major, minor))); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make %s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // network configures the NIC where the lab host has one: QEMU's user network, inside the emulator.
@@ -56,7 +86,7 @@ func network(ctx context.Context) error {
 			do(ctx, "ip", "addr", "add", "10.0.2.15/24", "dev", nic),
 			do(ctx, "ip", "link", "set", nic, "up"),
 			do(ctx, "ip", "route", "add", "default", "via", "10.0.2.2"),
-			os.WriteFile("/etc/resolv.conf", []byte("nameserver 10.0.2.3\n"), 0o644), //nolint:gosec // everyone resolves names
+			os.WriteFile("/etc/resolv.conf", []byte("nameserver 10.0.2.3\n"), 0o644),
 		)
 	}
 	return nil

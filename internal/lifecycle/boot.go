@@ -34,7 +34,7 @@ func (m *Manager) boot(ctx context.Context, job *op.Job, v vm.VM) error {
 
 	// The guest boots while its process is being committed.
 	v.Process = new(l.process())
-	wait := step{"guest", func(ctx context.Context, report feature.Report) error { return m.awaitReady(ctx, l, b, report) }}
+	wait := step{"guest", func(ctx context.Context, report feature.Report) error { return m.awaitReady(ctx, l, b) }}
 	note := step{"commit", func(ctx context.Context, _ feature.Report) error { return m.commit(ctx, vm.Change{VM: v}) }}
 	if err := run(ctx, job, group{wait, note}); err != nil {
 		return err
@@ -62,7 +62,7 @@ func (m *Manager) launch(ctx context.Context, job *op.Job, l *live, b feature.Bl
 }
 
 // awaitReady waits for the agent's word, and tells what went wrong when it does not come.
-func (m *Manager) awaitReady(ctx context.Context, l *live, b feature.Blueprint, report feature.Report) error {
+func (m *Manager) awaitReady(ctx context.Context, l *live, b feature.Blueprint) error {
 	select {
 	case <-l.ready:
 		return nil

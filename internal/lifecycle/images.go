@@ -91,7 +91,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 	}
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
-	m.jobs.Go(func() {
+	m.jobs.run(func() {
 		defer cancel(nil)
 		var stage *op.ActiveStage
 		var current string

@@ -79,7 +79,7 @@ func (m *Manager) adopt(id vm.ID, l *live) {
 	m.mu.Lock()
 	m.live[id] = l
 	m.mu.Unlock()
-	m.watch.Go(func() {
+	m.watch.run(func() {
 		if m.hyper.Wait(m.ctx, l.process()) != nil {
 			return // the daemon is stopping; the VM runs on
 		}
@@ -123,6 +123,9 @@ func (m *Manager) guestEvent(l *live, job *op.Job, e GuestEvent) {
 	switch {
 	case e.Hello != nil:
 		l.hello = true
+		if e.Hello.Phase == agentproto.PhaseResident {
+			l.ending.Farewell = false // it lives: what was taken for the end of everything was a stray signal
+		}
 	case e.Progress != nil:
 		if job != nil && !l.isReady {
 			job.Note("guest."+e.Progress.Stage, e.Progress.Uptime)
@@ -162,7 +165,7 @@ func (m *Manager) watchHalt(l *live) {
 		return
 	}
 	l.halting = true
-	m.watch.Go(func() {
+	m.watch.run(func() {
 		halted := m.halted(m.ctx, l)
 		l.mu.Lock()
 		l.halting = false

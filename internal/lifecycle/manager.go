@@ -59,8 +59,8 @@ type Manager struct {
 
 	ctx    context.Context // ends when the daemon does
 	cancel context.CancelFunc
-	jobs   sync.WaitGroup // operations
-	watch  sync.WaitGroup // watchers of running VMs
+	jobs   tally // operations
+	watch  tally // watchers of running VMs
 
 	locks    locks
 	choosing sync.RWMutex // held for reading from the choice of an image to the commit of its VM
@@ -83,10 +83,8 @@ func New(c Config) *Manager {
 
 // Idle waits until no operation runs.
 func (m *Manager) Idle(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { m.jobs.Wait(); close(done) }()
 	select {
-	case <-done:
+	case <-m.jobs.idle():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -97,8 +95,11 @@ func (m *Manager) Idle(ctx context.Context) error {
 // that still run are canceled and undone.
 func (m *Manager) Close() {
 	m.cancel()
-	m.jobs.Wait()
-	m.watch.Wait()
+	// Either may have begun the other; now that the context has ended nothing begins for a second time.
+	for range 2 {
+		<-m.jobs.idle()
+		<-m.watch.idle()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, l := range m.live {

@@ -28,7 +28,7 @@ func newOperation(kind string, v vm.VM, owner int) op.Operation {
 func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context, job *op.Job) error) op.Operation {
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
-	m.jobs.Go(func() {
+	m.jobs.run(func() {
 		defer cancel(nil)
 		unlock, err := m.locks.lock(ctx, id)
 		if err == nil {

@@ -149,7 +149,7 @@ func (m *Manager) shutdown(ctx context.Context, l *live, patience time.Duration,
 	defer cancel()
 	if err := l.agent().Shutdown(ctx, agentproto.IntentPoweroff); err != nil {
 		report("the agent does not answer: killing it")
-		return nil //nolint:nilerr // the kill that follows is the answer to it
+		return nil
 	}
 	select {
 	case <-l.gone:

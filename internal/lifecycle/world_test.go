@@ -88,7 +88,8 @@ func (w *world) boot() {
 		Features: []feature.Feature{
 			disk.Root(layout, w.host), disk.Work(layout, w.host), &nic.Feature{Links: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
-			identity.Feature{}, sshaccess.Feature{},
+			identity.Feature{},
+			sshaccess.Feature{},
 		},
 		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: slog.New(slog.DiscardHandler),
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -32,11 +33,11 @@ func (l *follower) tail(lines int) error {
 	}
 	from := max(0, end-maxTail)
 	text := make([]byte, end-from)
-	if n, err := l.f.ReadAt(text, from); err != nil && err != io.EOF { //nolint:errorlint // ReadAt returns it as it is
+	n, err := l.f.ReadAt(text, from)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
-	} else {
-		text = text[:n]
 	}
+	text = text[:n]
 	if lines > 0 {
 		text = lastLines(text, lines)
 	}

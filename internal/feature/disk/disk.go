@@ -34,8 +34,8 @@ type Feature struct {
 	disks  Disks
 }
 
-// Root is the root overlay: the first drive, /dev/vda in the guest. The agent mounts it before it
-// asks for its config and grows the file system to the device.
+// Root is the root overlay: the first drive, /dev/vda in the guest. The agent finds it there without
+// being told and grows its file system to the device.
 func Root(layout vm.Layout, disks Disks) *Feature {
 	return &Feature{
 		name: "root-disk", source: image.FileRoot, file: vm.FileRootDisk,

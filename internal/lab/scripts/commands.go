@@ -22,6 +22,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 const (
 	waitDefault = time.Minute
 	waitEnd     = 20 * time.Second
+	waitSettle  = 5 * time.Second
 	waitStep    = 200 * time.Millisecond
 )
 

@@ -55,7 +55,7 @@ func (h LabHost) Begin(ctx context.Context) (end func(context.Context) ([]string
 	return func(ctx context.Context) ([]string, error) {
 		var left []string
 		var unread error
-		late := until(ctx, waitEnd, func() bool {
+		late := until(ctx, waitSettle, func() bool {
 			var after hoststate.State
 			after, unread = h.State(ctx, "")
 			left = hoststate.Diff(before, after)
