@@ -20,13 +20,14 @@ type (
 	machine       struct {
 		VM string `path:"vm" doc:"name, id or unique prefix of an id"`
 	}
+	// huma does not look into embedded structs that are not exported.
 	stopInput struct {
-		machine
+		VM   string `path:"vm" doc:"name, id or unique prefix of an id"`
 		Body *api.StopVM
 	}
 	deleteInput struct {
-		machine
-		Force bool `query:"force" doc:"also when it is running"`
+		VM    string `path:"vm" doc:"name, id or unique prefix of an id"`
+		Force bool   `query:"force" doc:"also when it is running"`
 	}
 )
 

@@ -31,6 +31,7 @@ func commands(ctx context.Context, host Host) map[string]command {
 	return map[string]command{
 		"wait-for":      func(ts *testscript.TestScript, neg bool, args []string) { waitFor(ctx, ts, neg, args) },
 		"kill-pid":      func(ts *testscript.TestScript, neg bool, args []string) { killPID(ctx, ts, neg, args) },
+		"wait-json":     func(ts *testscript.TestScript, neg bool, args []string) { waitJSON(ctx, ts, neg, args) },
 		"json":          jsonIs,
 		"json-env":      jsonEnv,
 		"snapshot-host": h.snapshot,

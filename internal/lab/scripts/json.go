@@ -1,6 +1,7 @@
 package scripts
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -34,6 +35,26 @@ func jsonEnv(ts *testscript.TestScript, neg bool, args []string) {
 	got, err := query(ts.ReadFile("stdout"), args[0])
 	ts.Check(err)
 	ts.Setenv(args[1], text(got))
+}
+
+// waitJSON runs a command until a value in its output is as wanted:
+//
+//	wait-json state crashed banger vm show dev -o json
+func waitJSON(ctx context.Context, ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 3 || neg {
+		ts.Fatalf("usage: wait-json PATH VALUE COMMAND [ARG...]")
+	}
+	var got any
+	err := until(ctx, waitDefault, func() bool {
+		err := ts.Exec(args[2], args[3:]...)
+		if err == nil {
+			got, err = query(ts.ReadFile("stdout"), args[0])
+		}
+		return err == nil && same(got, args[1])
+	})
+	if err != nil {
+		ts.Fatalf("%s is still %s after %s", args[0], text(got), waitDefault)
+	}
 }
 
 // query finds a value in a document. Numbers keep their digits.
