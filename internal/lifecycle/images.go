@@ -64,7 +64,7 @@ func (m *Manager) PullImage(caller vm.Caller, name string) (op.Operation, error)
 	return m.spawnImage(KindPull, caller, name, func(ctx context.Context, report StageReport) error {
 		_, err := m.images.Pull(ctx, name, report)
 		return err
-	}), nil
+	})
 }
 
 // ImportImage begins to make an image of the tree in r.Tar. The reader is used until the operation
@@ -81,13 +81,18 @@ func (m *Manager) ImportImage(caller vm.Caller, r ImportRequest, kernelFrom stri
 	return m.spawnImage(KindImport, caller, r.Name, func(ctx context.Context, report StageReport) error {
 		_, err := m.images.Import(ctx, r, report)
 		return err
-	}), nil
+	})
 }
 
-func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body func(context.Context, StageReport) error) op.Operation {
+// spawnImage runs body as a tracked operation. It is stored before it begins, so that the next daemon
+// can tell what became of it if this one dies, and again before anybody is told that it has ended.
+func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body func(context.Context, StageReport) error) (op.Operation, error) {
 	o := op.Operation{
 		ID: op.NewID(), Kind: kind, Subject: name, Name: name, Owner: caller.UID,
 		State: op.Underway, Created: time.Now(),
+	}
+	if err := m.store.SaveOperation(m.ctx, o); err != nil {
+		return op.Operation{}, fault.From(err).InOp(verbs[kind], name)
 	}
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
@@ -110,10 +115,14 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		job.Finish(asFault(o, err))
+		err = asFault(o, err)
+		if lost := m.store.SaveOperation(context.WithoutCancel(ctx), job.Snapshot().Finished(err)); lost != nil {
+			m.log.Error("store how an operation ended", "operation", o.ID, "error", lost)
+		}
+		job.Finish(err)
 		m.logOperation(job.Snapshot())
 	})
-	return job.Snapshot()
+	return job.Snapshot(), nil
 }
 
 // DeleteImage removes an image that no VM was made from.

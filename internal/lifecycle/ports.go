@@ -25,6 +25,8 @@ type Store interface {
 	Create(ctx context.Context, v vm.VM, pick LeasePicker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error)
 	// Commit applies a change as a whole.
 	Commit(ctx context.Context, c vm.Change) error
+	// SaveOperation stores an operation that changes no VM, as it stands.
+	SaveOperation(ctx context.Context, o op.Operation) error
 	VMs(ctx context.Context) ([]vm.VM, error)
 	Records(ctx context.Context, id vm.ID) ([]vm.Record, error)
 }

@@ -80,10 +80,17 @@ func newWorld(t *testing.T) *world {
 // boot starts a daemon on the host and store as they are.
 func (w *world) boot() {
 	w.t.Helper()
+	w.m = w.manager(catalog{list: []image.Manifest{debian(), foreign()}})
+	if err := w.m.Recover(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 	layout := vm.Layout{State: "/state"}
-	w.m = lifecycle.New(lifecycle.Config{
+	return lifecycle.New(lifecycle.Config{
 		Layout: layout, Tag: tag, Arch: "amd64", BootID: hosttest.BootID,
-		Store: w.host.Store(w.store), Images: catalog{list: []image.Manifest{debian(), foreign()}},
+		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
 		Features: []feature.Feature{
 			disk.Root(layout, w.host), disk.Work(layout, w.host), &nic.Feature{Links: w.host},
@@ -96,9 +103,6 @@ func (w *world) boot() {
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, HaltInterval: 2 * time.Millisecond,
 		Preflight: func(context.Context) error { return w.preflight },
 	})
-	if err := w.m.Recover(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
 }
 
 func foreign() image.Manifest {
