@@ -35,7 +35,7 @@ func (d Dirs) Make(id vm.ID) error {
 
 // Write replaces the VM's vm.json.
 func (d Dirs) Write(v vm.VM) error {
-	return fault.System(store.WriteVM(d.Layout.VM(v.ID), v), "write vm.json of", v.Name)
+	return store.WriteVM(d.Layout.VM(v.ID), v)
 }
 
 // Remove removes the directory with all that is in it. Gone is success.

@@ -1,0 +1,4 @@
+package store
+
+// ParseVM is what reads a vm.json.
+var ParseVM = parseVM
