@@ -147,9 +147,10 @@ type Progress struct {
 	Uptime time.Duration `json:"uptime"` // guest's clock since its kernel started, nanoseconds
 }
 
-// Stages are the steps of a guest's boot that the agent takes, in their order. StageInit is done when
-// the distribution's init is about to be executed.
+// Stages are the steps of a guest's boot, in their order. StageKernel is done when the agent begins,
+// StageInit when the distribution's init is about to be executed.
 const (
+	StageKernel  = "kernel"
 	StageModules = "modules"
 	StageDisks   = "disks"
 	StageConfig  = "config"

@@ -57,7 +57,7 @@ func clean(f agentproto.FromAgent) (Event, bool) {
 	switch {
 	case f.Progress != nil:
 		switch f.Progress.Stage {
-		case agentproto.StageModules, agentproto.StageDisks, agentproto.StageConfig, agentproto.StageInit:
+		case agentproto.StageKernel, agentproto.StageModules, agentproto.StageDisks, agentproto.StageConfig, agentproto.StageInit:
 			return Event{Progress: &agentproto.Progress{Stage: f.Progress.Stage, Uptime: max(0, f.Progress.Uptime)}}, true
 		}
 	case f.Ready != nil:

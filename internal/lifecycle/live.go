@@ -23,6 +23,7 @@ type live struct {
 	failed  *agentproto.Failed
 	hello   bool
 	isReady bool
+	clock   time.Duration // the guest's, at its latest word about its boot
 	halting bool // someone watches the vCPUs
 }
 
@@ -127,11 +128,10 @@ func (m *Manager) guestEvent(l *live, job *op.Job, e GuestEvent) {
 			l.ending.Farewell = false // it lives: what was taken for the end of everything was a stray signal
 		}
 	case e.Progress != nil:
-		if job != nil && !l.isReady {
-			job.Note("guest."+e.Progress.Stage, e.Progress.Uptime)
-		}
+		l.note(job, e.Progress.Stage, e.Progress.Uptime)
 	case e.Ready != nil:
 		if !l.isReady {
+			l.note(job, stageServices, e.Ready.Uptime)
 			l.isReady = true
 			close(l.ready)
 		}
@@ -141,6 +141,18 @@ func (m *Manager) guestEvent(l *live, job *op.Job, e GuestEvent) {
 		l.ending.Farewell = true
 		m.watchHalt(l)
 	}
+}
+
+// stageServices is the last part of a guest's boot: from its init's start until its services answer.
+const stageServices = "services"
+
+// note adds a stage of the guest's boot, which ended at the given time on the guest's clock. l.mu is held.
+func (l *live) note(job *op.Job, stage string, at time.Duration) {
+	if job == nil || l.isReady {
+		return
+	}
+	job.Note("guest."+stage, max(0, at-l.clock))
+	l.clock = max(l.clock, at)
 }
 
 // consoleLine reads the kernel's parting words off the console: the only witness of a forced reboot

@@ -164,11 +164,11 @@ func (r *ActiveStage) End() {
 	})
 }
 
-// Note adds a stage that happened elsewhere, ending at the given time on that place's own clock.
-func (j *Job) Note(name string, at time.Duration) {
+// Note adds a stage that happened elsewhere and took this long by that place's own clock.
+func (j *Job) Note(name string, took time.Duration) {
 	j.update(func(o *Operation) {
 		if len(o.Stages) < maxStages {
-			o.Stages = append(o.Stages, Stage{Name: name, Started: time.Now(), Duration: at, Done: true})
+			o.Stages = append(o.Stages, Stage{Name: name, Started: time.Now(), Duration: took, Done: true})
 		}
 	})
 }

@@ -96,6 +96,7 @@ func (b *Boot) fail(err error) {
 
 // boot takes the machine through its stages. It returns only when one of them fails.
 func (b *Boot) boot(ctx context.Context) error {
+	b.done(agentproto.StageKernel)
 	if err := mountKernel(); err != nil {
 		return at(agentproto.StageModules, err)
 	}

@@ -32,6 +32,10 @@ const (
 	Runit = "runit" // Debian with runit-init instead of systemd
 )
 
+// runitShell has runit serve the shell that commands of scripts run in.
+const runitShell = `mkdir -p "$1/etc/sv/shell"; printf '#!/bin/sh\nexec ` + tinyroot.Serve + `\n' >"$1/etc/sv/shell/run"; ` +
+	`chmod 755 "$1/etc/sv/shell/run"; ln -s /etc/sv/shell "$1/etc/runit/runsvdir/default/shell"`
+
 // kernelFrom is the release whose kernel the others boot.
 const kernelFrom = "debian:12"
 
@@ -179,7 +183,7 @@ func (g Guests) tree(ctx context.Context, name, dir string) ([]byte, error) {
 	}
 	g.Lab.Say("image %s: bootstrap", name)
 	file := filepath.Join(dir, ".runit.tar")
-	err := run(ctx, []string{"mmdebstrap", "--variant=minbase", "--include=runit-init", "bookworm", file}, nil, func(string) {})
+	err := run(ctx, []string{"mmdebstrap", "--variant=minbase", "--include=runit-init,busybox-static", "--customize-hook=" + runitShell, "bookworm", file}, nil, func(string) {})
 	if err != nil {
 		return nil, fault.New(fault.Internal, "%w", err).WithOp("bootstrap image", name)
 	}

@@ -21,7 +21,7 @@ func applets() []string {
 		"[", "ash", "awk", "base64", "basename", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut",
 		"date", "dd", "df", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find",
 		"free", "grep", "gunzip", "gzip", "head", "hexdump", "hostname", "id", "ifconfig", "ip", "kill",
-		"killall", "ln", "ls", "md5sum", "mkdir", "mknod", "mktemp", "mount", "mountpoint", "mv", "nc",
+		"killall", "ln", "ls", "md5sum", "mkdir", "mknod", "mktemp", "mount", "mv", "nc",
 		"nproc", "od", "pidof", "ping", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "route",
 		"sed", "seq", "setsid", "sh", "sha256sum", "sleep", "sort", "stat", "stty", "sync", "tail",
 		"tar", "tee", "test", "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname", "uniq",
@@ -32,19 +32,28 @@ func applets() []string {
 // initApplets belong to busybox's own init.
 func initApplets() []string { return []string{"halt", "init", "poweroff", "reboot"} }
 
+// ShellPort is where guests made for tests serve a shell, to one connection after another. They have no
+// SSH server.
+const ShellPort = 514
+
+// Serve is the command that serves it with busybox.
+const Serve = "/bin/busybox nc -ll -p 514 -e /bin/sh"
+
 const inittab = `::sysinit:/etc/rc
+::respawn:` + Serve + `
 ::ctrlaltdel:/sbin/reboot
 ::shutdown:/bin/umount -a -r
 `
 
 // What the initrd has mounted stays as it is.
 const rc = `#!/bin/sh
+mounted() { grep -q " $1 " /proc/mounts 2>/dev/null; }
 for m in proc:/proc sysfs:/sys devtmpfs:/dev; do
-  mountpoint -q "${m#*:}" || mount -t "${m%:*}" "${m%:*}" "${m#*:}"
+  mounted "${m#*:}" || mount -t "${m%:*}" "${m%:*}" "${m#*:}"
 done
 mkdir -p /dev/pts /dev/shm
-mountpoint -q /dev/pts || mount -t devpts devpts /dev/pts
-mountpoint -q /run || mount -t tmpfs tmpfs /run
+mounted /dev/pts || mount -t devpts devpts /dev/pts
+mounted /run || mount -t tmpfs tmpfs /run
 [ -e /etc/hostname ] && hostname -F /etc/hostname
 exit 0
 `
