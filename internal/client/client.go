@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"banger/internal/api"
@@ -61,7 +62,7 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 		}
 		r = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://banger"+path, r)
+	req, err := newRequest(ctx, method, path, r)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +78,13 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 	}
 	defer res.Body.Close()
 	return nil, answered(res)
+}
+
+func newRequest(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	if path == "" {
+		return nil, fault.New(fault.Invalid, "the name is empty").WithHint("give a name or an id; `banger help` names the commands that list them")
+	}
+	return http.NewRequestWithContext(ctx, method, "http://banger"+path, body)
 }
 
 // answered reads the fault in an answer.
@@ -117,7 +125,16 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 	return v, nil
 }
 
-func vmPath(selector, rest string) string { return "/v1/vms/" + url.PathEscape(selector) + rest }
+// below returns the path of what a selector names in a collection; "" when it names nothing, which
+// request refuses. Dots would be taken for a place in the tree: "." and ".." are escaped too.
+func below(collection, selector, rest string) string {
+	if selector == "" {
+		return ""
+	}
+	return "/v1/" + collection + "/" + strings.ReplaceAll(url.PathEscape(selector), ".", "%2E") + rest
+}
+
+func vmPath(selector, rest string) string { return below("vms", selector, rest) }
 
 // Version returns the daemon's build.
 func (c *Client) Version(ctx context.Context) (buildinfo.Info, error) {
@@ -203,7 +220,7 @@ func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 
 // Image returns one image by name, id or id prefix.
 func (c *Client) Image(ctx context.Context, selector string) (api.Image, error) {
-	return call[api.Image](ctx, c, http.MethodGet, "/v1/images/"+url.PathEscape(selector), nil)
+	return call[api.Image](ctx, c, http.MethodGet, below("images", selector, ""), nil)
 }
 
 // PullImage begins to bootstrap an image.
@@ -239,7 +256,7 @@ func (c *Client) ImportImage(ctx context.Context, r api.ImportImage, tar io.Read
 
 // DeleteImage removes an image that no VM uses.
 func (c *Client) DeleteImage(ctx context.Context, selector string) error {
-	_, err := call[struct{}](ctx, c, http.MethodDelete, "/v1/images/"+url.PathEscape(selector), nil)
+	_, err := call[struct{}](ctx, c, http.MethodDelete, below("images", selector, ""), nil)
 	return err
 }
 
@@ -250,12 +267,12 @@ func (c *Client) Operations(ctx context.Context) ([]op.Operation, error) {
 
 // Operation returns one operation.
 func (c *Client) Operation(ctx context.Context, id op.ID) (op.Operation, error) {
-	return call[op.Operation](ctx, c, http.MethodGet, "/v1/operations/"+url.PathEscape(string(id)), nil)
+	return call[op.Operation](ctx, c, http.MethodGet, below("operations", string(id), ""), nil)
 }
 
 // CancelOperation calls an operation off. It ends when what it had made is undone.
 func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, error) {
-	return call[op.Operation](ctx, c, http.MethodPost, "/v1/operations/"+url.PathEscape(string(id))+"/cancel", nil)
+	return call[op.Operation](ctx, c, http.MethodPost, below("operations", string(id), "/cancel"), nil)
 }
 
 // Bounds of following through a daemon's restart.
@@ -286,7 +303,7 @@ func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) 
 
 // events reads one stream of server-sent events to its end.
 func (c *Client) events(ctx context.Context, id op.ID, each func(op.Operation)) error {
-	res, err := c.request(ctx, http.MethodGet, "/v1/operations/"+url.PathEscape(string(id))+"/events", nil)
+	res, err := c.request(ctx, http.MethodGet, below("operations", string(id), "/events"), nil)
 	if err != nil {
 		return err
 	}
@@ -336,7 +353,7 @@ func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn,
 }
 
 func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) (*http.Response, *bufio.Reader, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://banger"+path, nil)
+	req, err := newRequest(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,11 +4,11 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +75,8 @@ type Config struct {
 // Limits of a request.
 const (
 	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute // of a connection between two requests
+	maxHeader     = 64 << 10
 	maxBody       = 1 << 20
 )
 
@@ -85,7 +87,8 @@ func New(c Config) *http.Server {
 	return &http.Server{
 		Handler:           s.observed(s.routes()),
 		ReadHeaderTimeout: headerTimeout,
-		MaxHeaderBytes:    64 << 10,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withCaller,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
@@ -121,6 +124,7 @@ func apiConfig() huma.Config {
 
 // OpenAPI returns the description that is served at /v1/openapi.json, without the build's version.
 func OpenAPI() ([]byte, error) {
+	speakFaults()
 	mux := http.NewServeMux()
 	c := apiConfig()
 	c.Info.Version = "v1"
@@ -133,22 +137,17 @@ func OpenAPI() ([]byte, error) {
 	return a.OpenAPI().MarshalJSON()
 }
 
-// problem is a fault as huma answers it.
-type problem struct {
-	fault *fault.Error
-}
+// problem is a fault as huma answers and describes it.
+type problem fault.Error
 
 // Error implements error.
-func (p problem) Error() string { return p.fault.Error() }
+func (p *problem) Error() string { return (*fault.Error)(p).Error() }
 
 // GetStatus implements huma.StatusError.
-func (p problem) GetStatus() int { return api.HTTPStatus(p.fault.Code) }
+func (p *problem) GetStatus() int { return api.HTTPStatus(p.Code) }
 
 // ContentType implements huma.ContentTypeFilter.
-func (problem) ContentType(string) string { return "application/problem+json" }
-
-// MarshalJSON makes the answer's body the fault itself.
-func (p problem) MarshalJSON() ([]byte, error) { return json.Marshal(p.fault) }
+func (*problem) ContentType(string) string { return "application/problem+json" }
 
 // speakFaults makes huma's own refusals, such as an unknown field, faults too. Huma offers no place for
 // that but a variable of its package.
@@ -168,7 +167,7 @@ var speakFaults = sync.OnceFunc(func() {
 		if len(why) > 0 {
 			msg += ": " + strings.Join(why, "; ")
 		}
-		return problem{fault.New(code, "%s", msg).WithHint("see /v1/openapi.json for what this daemon takes")}
+		return (*problem)(fault.New(code, "%s", msg).WithHint("see /v1/openapi.json for what this daemon takes"))
 	}
 })
 
@@ -177,7 +176,7 @@ func outcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	return problem{fault.From(err)}
+	return (*problem)(fault.From(err))
 }
 
 // refuse answers with a fault where huma is not at work.
@@ -229,18 +228,48 @@ func peer(conn net.Conn) (vm.Caller, error) {
 	return vm.Caller{UID: int(cred.Uid), GID: int(cred.Gid), PID: int(cred.Pid)}, nil
 }
 
-// observed logs every request at debug and turns a panic into an answer.
+// observed logs every request at debug and turns a panic into an answer. Where one has begun already
+// it is broken off instead: what was sent must not pass for whole.
 func (s *server) observed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		a := &answering{ResponseWriter: w}
 		defer func() {
-			if p := recover(); p != nil {
-				s.Log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p))
-				refuse(w, fault.New(fault.Internal, "the daemon hit a fault of its own").WithHint("see the daemon's log").WithLogs(s.Layout.DaemonLog()))
-			}
 			s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "uid", callerOf(r.Context()).UID, "took", time.Since(begun))
 		}()
-		next.ServeHTTP(w, r)
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			s.Log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if a.begun {
+				panic(http.ErrAbortHandler)
+			}
+			refuse(w, fault.New(fault.Internal, "the daemon hit a fault of its own").WithHint("see the daemon's log").WithLogs(s.Layout.DaemonLog()))
+		}()
+		next.ServeHTTP(a, r)
 	})
 }
+
+// answering notes whether anything was sent.
+type answering struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answering) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answering) Write(p []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController flush and hijack.
+func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }

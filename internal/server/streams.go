@@ -31,10 +31,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	rc := http.NewResponseController(w)
-	n := 0
 	send := func(o op.Operation) error {
-		n++
-		if _, err := fmt.Fprintf(w, "id: %d\nevent: operation\ndata: %s\n", n, encode(o)); err != nil {
+		if _, err := fmt.Fprintf(w, "event: operation\ndata: %s\n", encode(o)); err != nil {
 			return err
 		}
 		return rc.Flush()
@@ -78,7 +76,8 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get("Upgrade") != api.Stream {
-		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", api.Stream).WithOp("dial into VM", r.PathValue("vm")))
+		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", api.Stream).WithOp("dial into VM", r.PathValue("vm")).
+			WithHint("send the headers Connection: Upgrade and Upgrade: %s", api.Stream))
 		return
 	}
 	far, err := s.Verbs.Dial(r.Context(), callerOf(r.Context()), r.PathValue("vm"), r.URL.Query().Get("host"), port)

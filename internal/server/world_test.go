@@ -1,0 +1,346 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agentproto"
+	"banger/internal/api"
+	"banger/internal/buildinfo"
+	"banger/internal/client"
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/lifecycle"
+	"banger/internal/op"
+	"banger/internal/server"
+	"banger/internal/vm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a server on a socket over fakes of its ports, and a client of it.
+type world struct {
+	t       *testing.T
+	socket  string
+	layout  vm.Layout
+	verbs   *verbs
+	tracker *op.Tracker
+	client  *client.Client
+
+	mu       sync.Mutex
+	log      bytes.Buffer
+	patterns []string // of the routes that were asked
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, socket: filepath.Join(t.TempDir(), "s"), layout: vm.Layout{State: t.TempDir()}, tracker: op.NewTracker()}
+	w.verbs = &verbs{tracker: w.tracker}
+	w.client = client.New(w.socket)
+	w.serve()
+	return w
+}
+
+// serve starts a server, and returns what ends it early.
+func (w *world) serve() (stop func()) {
+	w.t.Helper()
+	l, err := net.Listen("unix", w.socket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	srv := server.New(server.Config{
+		Verbs: w.verbs, Operations: operations{w.tracker}, Daemon: w.verbs, Layout: w.layout,
+		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	next := srv.Handler
+	srv.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		defer func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.patterns = append(w.patterns, r.Pattern)
+		}()
+		next.ServeHTTP(rw, r)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			w.t.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		_ = srv.Close()
+		<-done
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// Write takes what the server logs.
+func (w *world) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func (w *world) logged() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
+}
+
+func (w *world) asked() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.patterns)
+}
+
+// raw sends bytes as they are and returns a connection to read the answer from.
+func (w *world) raw(request string) net.Conn {
+	w.t.Helper()
+	conn := w.connect()
+	if _, err := io.WriteString(conn, request); err != nil {
+		w.t.Fatal(err)
+	}
+	return conn
+}
+
+func (w *world) connect() net.Conn {
+	w.t.Helper()
+	var d net.Dialer
+	conn, err := d.DialContext(w.t.Context(), "unix", w.socket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// connectAs connects with another effective uid, which takes root unless it is one's own.
+func (w *world) connectAs(uid int) net.Conn {
+	w.t.Helper()
+	if uid == os.Geteuid() {
+		return w.connect()
+	}
+	conns := make(chan net.Conn)
+	go func() {
+		// The thread is spoilt for everybody else: never unlocked, it ends with this goroutine.
+		runtime.LockOSThread()
+		const keep = ^uintptr(0)
+		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep)
+		if errno != 0 {
+			w.t.Error("setresuid:", errno)
+		}
+		// The socket's directory is the test's own.
+		_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
+		var d net.Dialer
+		conn, err := d.DialContext(w.t.Context(), "unix", w.socket)
+		if err != nil {
+			w.t.Error(err)
+		}
+		conns <- conn
+	}()
+	conn := <-conns
+	if conn == nil {
+		w.t.FailNow()
+	}
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// operations are those of one process.
+type operations struct{ *op.Tracker }
+
+func (o operations) List(context.Context) ([]op.Operation, error) { return o.Tracker.List(), nil }
+
+func (o operations) Get(_ context.Context, id op.ID) (op.Operation, error) {
+	if x, ok := o.Tracker.Get(id); ok {
+		return x, nil
+	}
+	return op.Operation{}, fault.New(fault.NotFound, "no such operation").WithOp("find operation", string(id))
+}
+
+// verbs notes what it is asked, and answers with what it was told to.
+type verbs struct {
+	tracker *op.Tracker
+
+	mu     sync.Mutex
+	calls  []string
+	caller vm.Caller
+	err    error // what every verb fails with
+	panics bool
+	dialed func() (net.Conn, error)
+	tree   chan received // what an import got
+}
+
+type received struct {
+	tar []byte
+	err error
+}
+
+func (v *verbs) called(caller vm.Caller, format string, args ...any) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.calls = append(v.calls, fmt.Sprintf(format, args...))
+	v.caller = caller
+	if v.panics {
+		panic("of purpose")
+	}
+	return v.err
+}
+
+func (v *verbs) fail(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.err = err
+}
+
+// took returns the calls since it was last asked.
+func (v *verbs) took() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	text := strings.Join(v.calls, "\n")
+	v.calls = nil
+	return text
+}
+
+// begin starts an operation that runs until somebody ends it.
+func (v *verbs) begin(caller vm.Caller, kind, name string) *op.Job {
+	return v.tracker.Begin(op.Operation{ID: op.NewID(), Kind: kind, Name: name, Owner: caller.UID, State: op.Underway, Created: time.Now()}, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.calls = append(v.calls, "cancel "+name)
+	})
+}
+
+func (v *verbs) began(caller vm.Caller, kind, name string, err error) (op.Operation, error) {
+	if err != nil {
+		return op.Operation{}, err
+	}
+	return v.begin(caller, kind, name).Snapshot(), nil
+}
+
+func machine() vm.VM {
+	return vm.VM{
+		ID: "1f0c6a2b9d3e", Name: "dev", Labels: map[string]string{"a": "b"}, Arch: "amd64",
+		Image: vm.ImageRef{ID: "a1b2c3d4e5f6", Name: "debian:12"}, Spec: vm.Spec{VCPU: 2, Memory: vm.GiB, RootDisk: 2 * vm.GiB, WorkDisk: 3 * vm.GiB},
+		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
+		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
+		Created: time.Unix(1700000000, 0).UTC(),
+	}
+}
+
+func manifest() image.Manifest {
+	return image.Manifest{ID: "a1b2c3d4e5f6", Name: "debian:12", Arch: "amd64", Packages: []image.Package{{Name: "bash", Version: "5"}}}
+}
+
+func (v *verbs) Create(_ context.Context, c vm.Caller, r lifecycle.CreateRequest) (op.Operation, error) {
+	return v.began(c, lifecycle.KindCreate, r.Name, v.called(c, "create %s %s %v %+v %q", r.Name, r.Image, r.Labels, r.Spec, r.AuthorizedKeys))
+}
+
+func (v *verbs) List(_ context.Context, c vm.Caller) ([]vm.VM, error) {
+	return []vm.VM{machine()}, v.called(c, "list")
+}
+
+func (v *verbs) Find(_ context.Context, c vm.Caller, selector string) (vm.VM, error) {
+	if err := v.called(c, "find %q", selector); err != nil {
+		return vm.VM{}, err
+	}
+	return vm.Select([]vm.VM{machine()}, selector)
+}
+
+func (v *verbs) Start(_ context.Context, c vm.Caller, selector string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindStart, selector, v.called(c, "start %q", selector))
+}
+
+func (v *verbs) Stop(_ context.Context, c vm.Caller, selector string, timeout time.Duration) (op.Operation, error) {
+	return v.began(c, lifecycle.KindStop, selector, v.called(c, "stop %q %s", selector, timeout))
+}
+
+func (v *verbs) Kill(_ context.Context, c vm.Caller, selector string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindKill, selector, v.called(c, "kill %q", selector))
+}
+
+func (v *verbs) Delete(_ context.Context, c vm.Caller, selector string, force bool) (op.Operation, error) {
+	return v.began(c, lifecycle.KindDelete, selector, v.called(c, "delete %q %v", selector, force))
+}
+
+func (v *verbs) Ping(_ context.Context, c vm.Caller, selector string) (agentproto.Info, time.Duration, error) {
+	return agentproto.Info{Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7}, time.Millisecond, v.called(c, "ping %q", selector)
+}
+
+func (v *verbs) Dial(_ context.Context, c vm.Caller, selector, host string, port int) (net.Conn, error) {
+	if err := v.called(c, "dial %q %s %d", selector, host, port); err != nil {
+		return nil, err
+	}
+	return v.dialed()
+}
+
+func (v *verbs) ListImages() ([]image.Manifest, error) {
+	return []image.Manifest{manifest()}, v.called(vm.Caller{}, "images")
+}
+
+func (v *verbs) FindImage(selector string) (image.Manifest, error) {
+	if err := v.called(vm.Caller{}, "image %q", selector); err != nil {
+		return image.Manifest{}, err
+	}
+	return image.Select([]image.Manifest{manifest()}, selector)
+}
+
+func (v *verbs) ImageUsers(context.Context) (map[string][]string, error) {
+	return map[string][]string{manifest().ID: {"dev"}}, nil
+}
+
+func (v *verbs) PullImage(c vm.Caller, name string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindPull, name, v.called(c, "pull %q", name))
+}
+
+func (v *verbs) ImportImage(c vm.Caller, r lifecycle.ImportRequest, kernelFrom string) (op.Operation, error) {
+	if err := v.called(c, "import %q %q %q", r.Name, r.Source, kernelFrom); err != nil {
+		return op.Operation{}, err
+	}
+	job := v.begin(c, lifecycle.KindImport, r.Name)
+	go func() {
+		tar, err := io.ReadAll(r.Tar)
+		job.Finish(err)
+		v.tree <- received{tar, err}
+	}()
+	return job.Snapshot(), nil
+}
+
+func (v *verbs) DeleteImage(_ context.Context, selector string) error {
+	return v.called(vm.Caller{}, "delete image %q", selector)
+}
+
+func (v *verbs) Status(context.Context) (api.Status, error) {
+	return api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}}, v.called(vm.Caller{}, "status")
+}
+
+func (v *verbs) Doctor(context.Context) []api.Check {
+	_ = v.called(vm.Caller{}, "doctor")
+	return []api.Check{{Name: "KVM", Result: api.CheckFailed, Detail: "none", Fix: "get one"}}
+}
+
+func (v *verbs) Upgrade(context.Context) (api.Upgrade, error) {
+	return api.Upgrade{From: buildinfo.Info{Stamp: 1}, To: buildinfo.Info{Stamp: 2}, Done: true}, v.called(vm.Caller{}, "upgrade")
+}
