@@ -161,9 +161,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	if d.store, err = store.Open(ctx, d.cfg.StateDir); err != nil {
 		return err
 	}
-	if d.tag, err = d.store.Tag(ctx); err != nil {
-		return err
-	}
+	d.tag = d.store.Tag()
 	groups, err := proc.OpenGroups(d.tag)
 	if err != nil {
 		return err

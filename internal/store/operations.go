@@ -2,20 +2,16 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"banger/internal/fault"
 	"banger/internal/op"
-	"banger/internal/vm"
 )
 
-// keepOperations is how many ended operations are kept.
+// keepOperations is how many operations are kept: of those that have ended, the newest.
 const keepOperations = 1000
 
 // SaveOperation stores an operation that changes no VM.
@@ -40,7 +36,7 @@ func (s *Store) Operation(ctx context.Context, id op.ID) (op.Operation, error) {
 	return found[0], nil
 }
 
-// FailInterrupted ends operations that a dead daemon left under way, and forgets the oldest.
+// FailInterrupted ends operations that a dead daemon left under way.
 func (s *Store) FailInterrupted(ctx context.Context) error {
 	left, err := list[op.Operation](ctx, s, "SELECT doc FROM operations WHERE state = ?", op.Underway)
 	if err != nil {
@@ -54,8 +50,7 @@ func (s *Store) FailInterrupted(ctx context.Context) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM operations WHERE id NOT IN (SELECT id FROM operations ORDER BY created DESC LIMIT ?)", keepOperations)
-		return err
+		return nil
 	})
 }
 
@@ -66,19 +61,12 @@ func putOperation(ctx context.Context, tx *sql.Tx, o op.Operation) error {
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO operations (id, owner, state, created, doc) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, doc = excluded.doc`, o.ID, o.Owner, o.State, o.Created.UnixNano(), string(doc))
-	return err
-}
-
-// Tag returns the instance's mark on host devices, made at first use.
-func (s *Store) Tag(ctx context.Context) (vm.Tag, error) {
-	text, ok, err := s.meta(ctx, "tag")
-	if err != nil || ok {
-		return vm.Tag(text), err
+	if err != nil || !o.State.Ended() {
+		return err
 	}
-	var b [2]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand aborts the process instead
-	tag := vm.Tag(hex.EncodeToString(b[:]))
-	return tag, s.setMeta(ctx, "tag", string(tag))
+	_, err = tx.ExecContext(ctx, `DELETE FROM operations WHERE state <> ? AND
+		created < (SELECT created FROM operations ORDER BY created DESC LIMIT 1 OFFSET ?)`, op.Underway, keepOperations-1)
+	return err
 }
 
 // Subnet returns the instance's subnet, and whether one was ever chosen.
@@ -89,7 +77,7 @@ func (s *Store) Subnet(ctx context.Context) (netip.Prefix, bool, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, false, fmt.Errorf("stored subnet: %w", err)
+		return netip.Prefix{}, false, s.corrupt("the subnet in it is none: %w", err)
 	}
 	return p, true, nil
 }

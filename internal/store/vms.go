@@ -14,7 +14,8 @@ import (
 )
 
 // Create inserts a VM with the lease that pick chooses among what is not taken, the records that hold
-// derives from the leased VM, and the operation that makes it. It returns the VM as it was stored.
+// derives from the leased VM, and the operation that makes it. It returns the VM as it was stored. A
+// taken name is fault.AlreadyExists.
 func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm.Lease, error), hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
 	err := s.commit(ctx, func(tx *sql.Tx) error {
 		var other string
@@ -32,7 +33,7 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 		if v.Lease, err = pick(taken); err != nil {
 			return err
 		}
-		if err := putVM(ctx, tx, v); err != nil {
+		if err := insertVM(ctx, tx, v); err != nil {
 			return err
 		}
 		if err := putRecords(ctx, tx, hold(v)); err != nil {
@@ -43,7 +44,8 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 	return v, err
 }
 
-// Commit applies a change as a whole.
+// Commit applies a change as a whole. A VM that was removed meanwhile does not come back: then it is
+// fault.NotFound. Removing it once more is success. A record that another VM holds is fault.InUse.
 func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 	return s.commit(ctx, func(tx *sql.Tx) error {
 		if c.Op != nil {
@@ -55,7 +57,7 @@ func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 			_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", c.VM.ID) // its records go with it
 			return err
 		}
-		if err := putVM(ctx, tx, c.VM); err != nil {
+		if err := updateVM(ctx, tx, c.VM); err != nil {
 			return err
 		}
 		if c.Drop != "" {
@@ -111,28 +113,61 @@ func addresses(ctx context.Context, tx *sql.Tx) ([]netip.Addr, error) {
 	return out, rows.Err()
 }
 
-func putVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {
+func insertVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {
 	doc, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	var address any
-	if v.Lease.Address.IsValid() {
-		address = v.Lease.Address.Addr().String()
-	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO vms (id, name, owner, state, address, doc) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner = excluded.owner, state = excluded.state, address = excluded.address, doc = excluded.doc`,
-		v.ID, v.Name, v.Owner, v.State, address, string(doc))
+	_, err = tx.ExecContext(ctx, "INSERT INTO vms (id, name, owner, state, address, doc) VALUES (?, ?, ?, ?, ?, ?)",
+		v.ID, v.Name, v.Owner, v.State, leased(v), string(doc))
 	return err
 }
 
+func updateVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	done, err := tx.ExecContext(ctx, "UPDATE vms SET name = ?, owner = ?, state = ?, address = ?, doc = ? WHERE id = ?",
+		v.Name, v.Owner, v.State, leased(v), string(doc), v.ID)
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	return fault.New(fault.NotFound, "it is no longer there").WithOp("change VM", v.Name).WithHint("run `banger vm list` to see your VMs")
+}
+
+// leased is the address that no other VM may have; nil where there is none.
+func leased(v vm.VM) any {
+	if !v.Lease.Address.IsValid() {
+		return nil
+	}
+	return v.Lease.Address.Addr().String()
+}
+
+// putRecords adds records. One that a verb has left behind is held again, never by two VMs at once:
+// each would take the other's resource down.
 func putRecords(ctx context.Context, tx *sql.Tx, records []vm.Record) error {
 	for _, r := range records {
-		// One that a verb has left behind is held again, never by two VMs at once.
-		if _, err := tx.ExecContext(ctx, `INSERT INTO records (vm, kind, name, until) VALUES (?, ?, ?, ?)
-			ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until WHERE vm = excluded.vm`, r.VM, r.Kind, r.Name, r.Until); err != nil {
+		done, err := tx.ExecContext(ctx, `INSERT INTO records (vm, kind, name, until) VALUES (?, ?, ?, ?)
+			ON CONFLICT (kind, name) DO UPDATE SET until = excluded.until WHERE vm = excluded.vm`, r.VM, r.Kind, r.Name, r.Until)
+		if err != nil {
 			return err
 		}
+		if n, err := done.RowsAffected(); err != nil {
+			return err
+		} else if n > 0 {
+			continue
+		}
+		var holder string
+		err = tx.QueryRowContext(ctx, "SELECT vms.name FROM records JOIN vms ON vms.id = records.vm WHERE kind = ? AND records.name = ?", r.Kind, r.Name).Scan(&holder)
+		if err != nil {
+			return err
+		}
+		return fault.New(fault.InUse, "the VM %s holds it", holder).WithOp("hold "+string(r.Kind), r.Name).
+			WithHint("delete that VM, or make yours anew: it gets other names")
 	}
 	return nil
 }
@@ -152,8 +187,7 @@ func list[T any](ctx context.Context, s *Store, query string, args ...any) ([]T,
 		}
 		var v T
 		if err := json.Unmarshal(doc, &v); err != nil {
-			return nil, fault.New(fault.Corrupt, "a document in it cannot be read: %w", err).WithOp("use database", s.path).
-				WithHint("move it away; each VM's vm.json beside its disks holds what it said")
+			return nil, s.corrupt("a document in it cannot be read: %w", err)
 		}
 		out = append(out, v)
 	}
