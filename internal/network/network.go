@@ -10,17 +10,27 @@ import (
 	"banger/internal/vm"
 )
 
-// candidates are subnets that home routers, container engines, libvirt, Kubernetes and VPNs seldom
-// take, in the order in which they are tried.
+// candidates are the subnets that are tried, in this order. Only what the host uses now can be seen,
+// so they keep clear of what is likely to come later:
+//
+//   - 172.16.0.0/12 is what Docker takes its networks from, one after another (its services on
+//     OpenShift and a cloud's default VPC are there too). No candidate is in it;
+//   - of 10.0.0.0/8 the lower half is crowded: LANs, cloud VPCs, VPN servers (10.8, 10.13), QEMU's
+//     and LXC's NAT (10.0), k3s (10.42, 10.43), Podman (10.88 and up), Kubernetes services
+//     (10.96.0.0/12). In the upper half one cloud's automatic subnets have even second numbers up
+//     to 10.220, and OpenShift (10.128.0.0/14, 10.217), Parallels (10.211), AKS (10.224.0.0/12),
+//     flannel (10.244) and Swarm (10.255) have places of their own;
+//   - a VPN that routes all of 10.0.0.0/8 leaves only 192.168.0.0/16, where home routers are at the
+//     ends, libvirt at 122, VirtualBox and minikube from 39 to 105.
 func candidates() []netip.Prefix {
 	var out []netip.Prefix
-	for _, second := range []int{211, 217, 223, 229, 197, 193, 181, 173} {
+	for _, second := range []int{223, 197, 193, 181, 173} {
 		for third := 0; third < 256; third += 64 {
 			out = append(out, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", second, third)))
 		}
 	}
-	for third := 200; third < 248; third += 4 {
-		out = append(out, netip.MustParsePrefix(fmt.Sprintf("172.30.%d.0/22", third)))
+	for _, third := range []int{212, 228, 236} {
+		out = append(out, netip.MustParsePrefix(fmt.Sprintf("192.168.%d.0/22", third)))
 	}
 	return out
 }
@@ -64,10 +74,14 @@ func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
 	return nil
 }
 
-// overlap names the used subnet that p overlaps. A default route overlaps everything and says nothing.
+// minClaim is the length from which on a route claims the addresses in it. The largest private range
+// has it; shorter ones are a default route, or the halves and pieces in which VPNs write one down.
+const minClaim = 8
+
+// overlap names the used subnet that p overlaps. IPv6 never does.
 func overlap(p netip.Prefix, used []netip.Prefix) string {
 	for _, u := range used {
-		if u.Bits() > 0 && u.Overlaps(p) {
+		if u.Bits() >= minClaim && u.Overlaps(p) {
 			return u.String()
 		}
 	}
@@ -85,13 +99,14 @@ func Picker(subnet netip.Prefix) func(taken []netip.Addr) (vm.Lease, error) {
 		for _, a := range taken {
 			in[a] = true
 		}
-		gateway := subnet.Addr().Next()
+		gateway, room := subnet.Addr().Next(), 0
 		for a := gateway.Next(); subnet.Contains(a.Next()); a = a.Next() { // the last one is the broadcast address
+			room++
 			if !in[a] {
 				return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: gateway, MAC: MAC(a), CID: cid}, nil
 			}
 		}
-		return vm.Lease{}, fault.New(fault.Exhausted, "all %d addresses of %s are taken", len(in), subnet).WithOp("lease address", "").
+		return vm.Lease{}, fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, subnet).WithOp("lease address", "").
 			WithHint("delete VMs, or set a wider subnet in the daemon's configuration")
 	}
 }
