@@ -92,6 +92,10 @@ type ImportImage struct {
 // session and has no half-close.
 const Stream = "banger-stream"
 
+// EventOperation is the kind of server-sent event that holds an operation. Clients pass over kinds that
+// they do not know.
+const EventOperation = "operation"
+
 // Image is an image as clients see it.
 type Image struct {
 	image.Manifest

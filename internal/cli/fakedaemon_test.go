@@ -298,7 +298,7 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 		f.mu.Unlock()
 		if string(body) != sent {
 			sent = string(body)
-			fmt.Fprintf(w, "data: %s\n\n", body)
+			fmt.Fprintf(w, "event: operation\ndata: %s\n\n", body)
 			_ = http.NewResponseController(w).Flush()
 		}
 		if ended {

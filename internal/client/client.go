@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -46,6 +45,9 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 64 << 20
+
+// maxEvent bounds one event: an operation with all its stages is a few hundred KiB.
+const maxEvent = 4 << 20
 
 // request sends body (JSON, or a stream when it is a reader) and returns an answer that is a success.
 func (c *Client) request(ctx context.Context, method, path string, body any) (*http.Response, error) {
@@ -275,7 +277,7 @@ func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, e
 	return call[op.Operation](ctx, c, http.MethodPost, below("operations", string(id), "/cancel"), nil)
 }
 
-// Bounds of following through a daemon's restart.
+// Bounds of waiting for a daemon that executes itself anew.
 const (
 	followRetries  = 50
 	followInterval = 200 * time.Millisecond
@@ -286,7 +288,10 @@ const (
 func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) (op.Operation, error) {
 	var last op.Operation
 	for try := 0; ; try++ {
-		err := c.events(ctx, id, func(o op.Operation) { last = o; each(o) })
+		err := c.events(ctx, id, func(o op.Operation) {
+			try, last = 0, o
+			each(o)
+		})
 		if err == nil && last.State.Ended() {
 			return last, nil
 		}
@@ -309,15 +314,20 @@ func (c *Client) events(ctx context.Context, id op.ID, each func(op.Operation)) 
 	}
 	defer res.Body.Close()
 	sc := bufio.NewScanner(res.Body)
-	sc.Buffer(nil, 4<<20)
+	sc.Buffer(nil, maxEvent)
+	known := false // whether the event's kind is
 	for sc.Scan() {
+		if kind, ok := bytes.CutPrefix(sc.Bytes(), []byte("event: ")); ok {
+			known = string(kind) == api.EventOperation
+		}
 		data, ok := bytes.CutPrefix(sc.Bytes(), []byte("data: "))
-		if !ok {
+		if !ok || !known {
 			continue
 		}
 		var o op.Operation
 		if err := json.Unmarshal(data, &o); err != nil {
-			return fmt.Errorf("read event: %w", err)
+			return fault.New(fault.Incompatible, "the daemon tells of it in a way that this command does not understand: %w", err).
+				WithOp("follow operation", string(id)).WithHint("see whether banger and bangerd are of one version: `banger version`")
 		}
 		each(o)
 		if o.State.Ended() {
@@ -327,7 +337,8 @@ func (c *Client) events(ctx context.Context, id op.ID, each func(op.Operation)) 
 	if err := sc.Err(); err != nil {
 		return c.explain(ctx, err)
 	}
-	return nil
+	return fault.New(fault.Unavailable, "the daemon ended while it was followed").WithOp("follow operation", string(id)).
+		WithHint("see how it ended: `banger op show %s`", id)
 }
 
 // Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
@@ -339,11 +350,11 @@ func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn,
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	res, br, err := c.upgrade(ctx, conn, vmPath(selector, "/dial?port="+strconv.Itoa(port))) //nolint:bodyclose // closing conn is
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
 	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
 		err = answered(res)
+	}
+	if !stop() {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		_ = conn.Close()

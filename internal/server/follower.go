@@ -4,16 +4,27 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 )
 
-// follower reads a log that grows and is now and then replaced by a new one.
+// follower reads a log that grows and is now and then put aside for a new one, as path + ".1".
 type follower struct {
 	path  string
 	f     *os.File // nil until there is one
 	w     http.ResponseWriter
 	flush func() error
+}
+
+// open opens the log. That there is none yet is no error.
+func (l *follower) open() error {
+	f, err := os.Open(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	l.f = f
+	return err
 }
 
 func (l *follower) close() {
@@ -24,20 +35,23 @@ func (l *follower) close() {
 
 // tail sends the last lines, all when lines is zero, at most maxTail bytes of them.
 func (l *follower) tail(lines int) error {
-	if l.f == nil {
-		return l.flush()
+	var text []byte
+	if l.f != nil {
+		end, err := l.f.Seek(0, io.SeekEnd)
+		if err != nil {
+			return err
+		}
+		if text, err = lastBytes(l.f, end, maxTail); err != nil {
+			return err
+		}
 	}
-	end, err := l.f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
+	if room := maxTail - int64(len(text)); room > 0 && (lines == 0 || bytes.Count(text, []byte("\n")) < lines) {
+		older, err := l.older(room)
+		if err != nil {
+			return err
+		}
+		text = append(older, text...)
 	}
-	from := max(0, end-maxTail)
-	text := make([]byte, end-from)
-	n, err := l.f.ReadAt(text, from)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	text = text[:n]
 	if lines > 0 {
 		text = lastLines(text, lines)
 	}
@@ -45,6 +59,44 @@ func (l *follower) tail(lines int) error {
 		return err
 	}
 	return l.flush()
+}
+
+// older reads the end of what was put aside.
+func (l *follower) older(room int64) ([]byte, error) {
+	f, err := os.Open(l.path + ".1")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if l.holds(info) { // put aside since it was opened, and read already
+		return nil, nil
+	}
+	return lastBytes(f, info.Size(), room)
+}
+
+func (l *follower) holds(info os.FileInfo) bool {
+	if l.f == nil {
+		return false
+	}
+	held, err := l.f.Stat()
+	return err == nil && os.SameFile(held, info)
+}
+
+func lastBytes(f *os.File, end, most int64) ([]byte, error) {
+	from := max(0, end-most)
+	text := make([]byte, end-from)
+	n, err := f.ReadAt(text, from)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return text[:n], err
 }
 
 func lastLines(text []byte, lines int) []byte {
@@ -58,26 +110,38 @@ func lastLines(text []byte, lines int) []byte {
 	return text[at+1:]
 }
 
-// more sends what was added, and goes on with the new log when the old one was put aside.
+// more sends what was added, and goes on with the new log when the old one was put aside. It fails with
+// fs.ErrNotExist while there is no log.
 func (l *follower) more() error {
-	if l.f != nil {
-		if _, err := io.Copy(l.w, l.f); err != nil {
-			return err
-		}
+	if err := l.rest(); err != nil {
+		return err
 	}
 	now, err := os.Stat(l.path)
-	if err == nil {
-		var held os.FileInfo
-		if l.f != nil {
-			held, err = l.f.Stat()
-		}
-		if err == nil && (held == nil || !os.SameFile(held, now)) {
-			fresh, err := os.Open(l.path)
-			if err == nil {
-				l.close()
-				l.f = fresh
-			}
-		}
+	if err != nil {
+		return err
+	}
+	if l.holds(now) {
+		return nil
+	}
+	fresh, err := os.Open(l.path)
+	if err != nil {
+		return err
+	}
+	// The new log being there, nothing will be added to the old one.
+	err = l.rest()
+	l.close()
+	l.f = fresh
+	return errors.Join(err, l.rest())
+}
+
+// rest sends what has not been read yet.
+func (l *follower) rest() error {
+	if l.f == nil {
+		return nil
+	}
+	n, err := io.Copy(l.w, l.f)
+	if err != nil || n == 0 {
+		return err
 	}
 	return l.flush()
 }

@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
-	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger/internal/api"
 	"banger/internal/fault"
@@ -32,7 +32,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	rc := http.NewResponseController(w)
 	send := func(o op.Operation) error {
-		if _, err := fmt.Fprintf(w, "event: operation\ndata: %s\n", encode(o)); err != nil {
+		if _, err := fmt.Fprintf(w, "event: %s\ndata: %s\n", api.EventOperation, encode(o)); err != nil {
 			return err
 		}
 		return rc.Flush()
@@ -52,6 +52,8 @@ func (s *server) importImage(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	// What is still being sent when this ends is nobody's: no other request may come after it.
+	w.Header().Set("Connection", "close")
 	q := r.URL.Query()
 	o, err := s.Verbs.ImportImage(callerOf(r.Context()), lifecycle.ImportRequest{
 		Name: q.Get("name"), Source: q.Get("source"), Tar: r.Body,
@@ -98,12 +100,50 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 	join(near, rw.Reader, far)
 }
 
+// hangupStep is how often a client that has said all is looked at.
+const hangupStep = time.Second
+
 // join copies both ways. Each direction's end is passed on alone, so that `… | ssh vm cat` ends.
 func join(near net.Conn, sent *bufio.Reader, far net.Conn) {
-	var wg sync.WaitGroup
-	wg.Go(func() { pipe(far, sent) })
-	wg.Go(func() { pipe(near, far) })
-	wg.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		pipe(near, far)
+	}()
+	pipe(far, sent)
+	// A client that has gone looks like one that has said all. A guest that is silent, and does not
+	// mind that nothing more comes, would hold the stream for ever.
+	tick := time.NewTicker(hangupStep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+			if hungUp(near) {
+				_ = far.Close()
+			}
+		}
+	}
+}
+
+// hungUp reports whether the other end was closed for good, not for writing alone.
+func hungUp(conn net.Conn) bool {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return true
+	}
+	hangup := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		_, perr := unix.Poll(p, 0)
+		hangup = perr == nil && p[0].Revents&unix.POLLHUP != 0
+	})
+	return hangup || err != nil
 }
 
 func pipe(dst net.Conn, src io.Reader) {
@@ -131,17 +171,13 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	lines, _ := strconv.Atoi(q.Get("tail")) // absent is all
-	f, err := os.Open(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	l := &follower{path: path, w: w, flush: http.NewResponseController(w).Flush}
+	if err := l.open(); err != nil {
 		refuse(w, fault.System(err, "read log", path))
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if f == nil && q.Get("follow") != "true" {
-		return // nothing was logged yet
-	}
-	l := &follower{path: path, f: f, w: w, flush: http.NewResponseController(w).Flush}
 	defer l.close()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err := l.tail(lines); err != nil || q.Get("follow") != "true" {
 		return
 	}
@@ -152,9 +188,13 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-tick.C:
-			if l.more() != nil {
-				return
-			}
+		}
+		err := l.more()
+		if errors.Is(err, fs.ErrNotExist) { // not begun yet, or deleted with its VM
+			_, err = s.logPath(r)
+		}
+		if err != nil {
+			return
 		}
 	}
 }
