@@ -134,7 +134,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	case outcome = <-failed:
 	}
 	if errors.Is(outcome, errUpgrade) {
-		// Shutting down closes the listener. systemd is told nothing: this process goes on.
+		// systemd is told nothing: this process goes on.
 		var err error
 		if d.handover, err = d.socket.handOver(); err != nil {
 			outcome = err
@@ -142,6 +142,10 @@ func (d *Daemon) answer(ctx context.Context) error {
 	} else {
 		notify("STOPPING=1")
 	}
+	// From here on nothing new is taken in. Whoever connects to a listener that is handed over waits in
+	// its queue for the next build.
+	srv.SetKeepAlivesEnabled(false)
+	_ = d.socket.Close() // closed already where serving on it failed
 	d.manager.Close()
 	d.driver.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

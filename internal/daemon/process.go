@@ -53,8 +53,8 @@ func listen(ctx context.Context, path, group string) (*socket, error) {
 		return nil, fault.New(fault.InUse, "another daemon serves on it").WithOp("listen on", path).
 			WithHint("stop that one, or set another socket")
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil {
-			return nil, fault.System(err, "replace dead socket", path)
+		if err := removeSocket(path); err != nil {
+			return nil, err
 		}
 	}
 	// Nobody may connect before the mode is right.
@@ -76,6 +76,19 @@ func listen(ctx context.Context, path, group string) (*socket, error) {
 		}
 	}
 	return s, nil
+}
+
+// removeSocket removes a dead socket, and nothing else: connecting to an ordinary file is refused too.
+func removeSocket(path string) error {
+	st, err := os.Lstat(path)
+	if err == nil && st.Mode().Type() != os.ModeSocket {
+		return fault.New(fault.InUse, "there is a file that is no socket").WithOp("listen on", path).
+			WithHint("move it away, or set another socket")
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	return fault.System(err, "replace dead socket", path)
 }
 
 // handedDown names the descriptor of the listener that an older build left to the one it executed. Every
@@ -217,11 +230,7 @@ func (d *Daemon) openLog() (closeLog func(), err error) {
 	if err != nil {
 		return nil, fault.System(err, "open log", path)
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(d.cfg.LogLevel)); err != nil {
-		return nil, err
-	}
-	d.log = slog.New(slog.NewJSONHandler(f, &slog.HandlerOptions{Level: level}))
+	d.log = slog.New(slog.NewJSONHandler(f, &slog.HandlerOptions{Level: slog.Level(d.cfg.LogLevel)}))
 	return func() { _ = f.Close() }, nil
 }
 
