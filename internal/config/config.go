@@ -8,9 +8,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,12 +20,19 @@ import (
 	"banger/internal/vm"
 )
 
-// File is what a system or user file may hold.
+// File is what the system's file may hold.
 type File struct {
 	Socket string `toml:"socket"`  // the daemon's
 	SSHKey string `toml:"ssh_key"` // private key file; empty makes one
 	VM     VM     `toml:"vm"`
-	Daemon Daemon `toml:"daemon"` // read by the daemon, from the system's file only
+	Daemon Daemon `toml:"daemon"` // only the daemon goes by it
+}
+
+// User is what a user's file may hold: the daemon does not read it.
+type User struct {
+	Socket string `toml:"socket"`
+	SSHKey string `toml:"ssh_key"`
+	VM     VM     `toml:"vm"`
 }
 
 // Project is what a checkout's banger.toml may hold: a checkout is someone else's word, and must not
@@ -50,7 +57,7 @@ type Daemon struct {
 	Group          string   `toml:"group"`           // whose members may use the socket
 	FirecrackerBin string   `toml:"firecracker_bin"` // empty finds it in PATH
 	AgentBin       string   `toml:"agent_bin"`       // empty finds it beside bangerd or in ../lib/banger
-	LogLevel       string   `toml:"log_level"`       // debug, info, warn or error
+	LogLevel       Level    `toml:"log_level"`       // debug, info, warn or error
 	Subnet         string   `toml:"subnet"`          // CIDR; empty chooses one that is free
 	Mirror         string   `toml:"mirror"`          // Debian mirror; empty leaves it to mmdebstrap
 	BootTimeout    Duration `toml:"boot_timeout"`
@@ -80,6 +87,26 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Level is how much the daemon logs.
+type Level slog.Level
+
+// UnmarshalText implements encoding.TextUnmarshaler. slog's own takes "INFO+2" too, which is nobody's wish.
+func (l *Level) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "debug":
+		*l = Level(slog.LevelDebug)
+	case "info":
+		*l = Level(slog.LevelInfo)
+	case "warn":
+		*l = Level(slog.LevelWarn)
+	case "error":
+		*l = Level(slog.LevelError)
+	default:
+		return fault.New(fault.Invalid, "it is no log level").WithOp("read", string(text)).WithHint("choose debug, info, warn or error")
+	}
+	return nil
+}
+
 // Client is what the CLI goes by.
 type Client struct {
 	Socket string
@@ -106,12 +133,15 @@ const (
 // Load reads the client's configuration. socket is the flag's value; empty takes the layers'.
 func Load(socket string) (Client, error) {
 	var f File
-	for _, path := range []string{SystemFile, filepath.Join(xdg.ConfigHome, "banger", "config.toml")} {
-		if err := read(path, &f); err != nil {
-			return Client{}, err
-		}
+	if err := read(SystemFile, &f); err != nil {
+		return Client{}, err
 	}
-	project := Project{VM: f.VM}
+	user := User{Socket: f.Socket, SSHKey: f.SSHKey, VM: f.VM}
+	if err := read(userFile(), &user); err != nil {
+		return Client{}, err
+	}
+	f.Socket, f.SSHKey = user.Socket, user.SSHKey
+	project := Project{VM: user.VM}
 	if path := findProject(); path != "" {
 		if err := read(path, &project); err != nil {
 			return Client{}, err
@@ -127,7 +157,7 @@ func Load(socket string) (Client, error) {
 	if f.Socket == "" {
 		f.Socket = findSocket()
 	}
-	return Client{Socket: f.Socket, SSHKey: expand(f.SSHKey), VM: Defaults{
+	return Client{Socket: expand(f.Socket), SSHKey: expand(f.SSHKey), VM: Defaults{
 		Image: f.VM.Image, VCPU: f.VM.VCPU,
 		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
 	}}, nil
@@ -143,10 +173,7 @@ type Served struct {
 // LoadDaemon reads the daemon's configuration: the system's file, then the environment. systemd's
 // STATE_DIRECTORY and RUNTIME_DIRECTORY stand in for directories that nobody set.
 func LoadDaemon(path string) (Served, error) {
-	f := File{
-		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB)},
-		Daemon: Daemon{Group: "banger", LogLevel: "info", BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
-	}
+	f := defaults()
 	if err := read(path, &f); err != nil {
 		return Served{}, err
 	}
@@ -164,17 +191,21 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	switch d.LogLevel {
-	case "debug", "info", "warn", "error":
-	default:
-		return Served{}, fault.New(fault.Invalid, "it is no log level").WithOp("read log_level", d.LogLevel).
-			WithHint("choose debug, info, warn or error")
-	}
 	return Served{Daemon: *d, Socket: f.Socket, VM: Defaults{
 		Image: f.VM.Image, VCPU: f.VM.VCPU,
 		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
 	}}, nil
 }
+
+// defaults is what the daemon goes by where nobody says anything.
+func defaults() File {
+	return File{
+		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB)},
+		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
+	}
+}
+
+func userFile() string { return filepath.Join(xdg.ConfigHome, "banger", "config.toml") }
 
 // findProject looks for banger.toml from the working directory up to the checkout's root.
 func findProject() string {
@@ -258,69 +289,4 @@ func read(path string, into any) error {
 		return fault.New(fault.Invalid, "it is larger than %s", vm.FormatSize(maxFile)).WithOp("read configuration", path)
 	}
 	return decode(path, text, into)
-}
-
-// key is a setting that the environment can give.
-type key struct {
-	name string
-	set  func(string) error
-}
-
-func text(p *string) func(string) error {
-	return func(s string) error { *p = s; return nil }
-}
-
-func number(p *int) func(string) error {
-	return func(s string) (err error) { *p, err = strconv.Atoi(s); return err }
-}
-
-func unmarshal(p interface{ UnmarshalText([]byte) error }) func(string) error {
-	return func(s string) error { return p.UnmarshalText([]byte(s)) }
-}
-
-func clientKeys(f *File) []key {
-	return []key{
-		{"BANGER_SOCKET", text(&f.Socket)},
-		{"BANGER_SSH_KEY", text(&f.SSHKey)},
-		{"BANGER_VM_IMAGE", text(&f.VM.Image)},
-		{"BANGER_VM_VCPU", number(&f.VM.VCPU)},
-		{"BANGER_VM_MEMORY", unmarshal(&f.VM.Memory)},
-		{"BANGER_VM_ROOT_DISK", unmarshal(&f.VM.RootDisk)},
-		{"BANGER_VM_WORK_DISK", unmarshal(&f.VM.WorkDisk)},
-	}
-}
-
-func daemonKeys(d *Daemon) []key {
-	return []key{
-		{"BANGER_STATE_DIR", text(&d.StateDir)},
-		{"BANGER_RUNTIME_DIR", text(&d.RuntimeDir)},
-		{"BANGER_GROUP", text(&d.Group)},
-		{"BANGER_FIRECRACKER_BIN", text(&d.FirecrackerBin)},
-		{"BANGER_AGENT_BIN", text(&d.AgentBin)},
-		{"BANGER_LOG_LEVEL", text(&d.LogLevel)},
-		{"BANGER_SUBNET", text(&d.Subnet)},
-		{"BANGER_MIRROR", text(&d.Mirror)},
-		{"BANGER_BOOT_TIMEOUT", unmarshal(&d.BootTimeout)},
-		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
-	}
-}
-
-func environment(lookup func(string) (string, bool), keys []key) error {
-	for _, k := range keys {
-		value, ok := lookup(k.name)
-		if !ok || value == "" {
-			continue
-		}
-		if err := k.set(value); err != nil {
-			return fault.New(fault.Invalid, "%w", err).WithOp("read environment", k.name).WithHint("%s", hintOf(err))
-		}
-	}
-	return nil
-}
-
-func hintOf(err error) string {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return f.Hint
-	}
-	return "it must be a number"
 }

@@ -1,0 +1,73 @@
+package config
+
+import (
+	"strconv"
+
+	"banger/internal/fault"
+)
+
+// key is a setting that the environment can give.
+type key struct {
+	name string
+	set  func(string) error
+}
+
+func text(p *string) func(string) error {
+	return func(s string) error { *p = s; return nil }
+}
+
+func number(p *int) func(string) error {
+	return func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fault.New(fault.Invalid, "it is not a whole number").WithOp("read", s).WithHint("write digits only, such as 4")
+		}
+		*p = n
+		return nil
+	}
+}
+
+func unmarshal(p interface{ UnmarshalText([]byte) error }) func(string) error {
+	return func(s string) error { return p.UnmarshalText([]byte(s)) }
+}
+
+func clientKeys(f *File) []key {
+	return []key{
+		{"BANGER_SOCKET", text(&f.Socket)},
+		{"BANGER_SSH_KEY", text(&f.SSHKey)},
+		{"BANGER_VM_IMAGE", text(&f.VM.Image)},
+		{"BANGER_VM_VCPU", number(&f.VM.VCPU)},
+		{"BANGER_VM_MEMORY", unmarshal(&f.VM.Memory)},
+		{"BANGER_VM_ROOT_DISK", unmarshal(&f.VM.RootDisk)},
+		{"BANGER_VM_WORK_DISK", unmarshal(&f.VM.WorkDisk)},
+	}
+}
+
+func daemonKeys(d *Daemon) []key {
+	return []key{
+		{"BANGER_STATE_DIR", text(&d.StateDir)},
+		{"BANGER_RUNTIME_DIR", text(&d.RuntimeDir)},
+		{"BANGER_GROUP", text(&d.Group)},
+		{"BANGER_FIRECRACKER_BIN", text(&d.FirecrackerBin)},
+		{"BANGER_AGENT_BIN", text(&d.AgentBin)},
+		{"BANGER_LOG_LEVEL", unmarshal(&d.LogLevel)},
+		{"BANGER_SUBNET", text(&d.Subnet)},
+		{"BANGER_MIRROR", text(&d.Mirror)},
+		{"BANGER_BOOT_TIMEOUT", unmarshal(&d.BootTimeout)},
+		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
+	}
+}
+
+// environment sets what the environment gives. An empty variable is as good as none.
+func environment(lookup func(string) (string, bool), keys []key) error {
+	for _, k := range keys {
+		value, ok := lookup(k.name)
+		if !ok || value == "" {
+			continue
+		}
+		if err := k.set(value); err != nil {
+			return fault.New(fault.Invalid, "%w", err).WithOp("read environment", k.name).WithHint("%s", fault.From(err).Hint)
+		}
+	}
+	return nil
+}
