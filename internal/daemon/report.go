@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/doctor"
@@ -61,6 +63,15 @@ const lowWater = 5 * vm.GiB
 // Doctor examines the host.
 func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 	return doctor.Report(ctx, doctor.Probes{
+		Kernel: func(context.Context) (string, error) {
+			var u unix.Utsname
+			err := unix.Uname(&u)
+			return unix.ByteSliceToString(u.Release[:]), err
+		},
+		Cgroups: func(context.Context) error {
+			_, err := proc.OpenGroups(d.tag)
+			return err
+		},
 		KVM: func(context.Context) (doctor.KVM, error) {
 			s, err := kvm.Check()
 			return doctor.KVM{APIVersion: s.APIVersion, Arch: runtime.GOARCH, Extension: s.Extension}, err

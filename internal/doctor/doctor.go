@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -20,6 +21,8 @@ import (
 type Probes struct {
 	KVM         func(context.Context) (KVM, error)
 	Firecracker func(context.Context) (Firecracker, error)
+	Kernel      func(context.Context) (release string, err error)
+	Cgroups     func(context.Context) error
 	Agent       func(context.Context) (path string, err error)
 	TUN         func(context.Context) error
 	Programs    []Program
@@ -53,12 +56,12 @@ type Program struct {
 	Optional bool   // most of banger works without it
 }
 
-// HostPrograms are those that the daemon runs.
+// HostPrograms are those that the daemon runs, all of them to make images: disks are made, grown and
+// cloned by system calls. Firecracker has a check of its own.
 func HostPrograms() []Program {
 	return []Program{
-		{Name: "mke2fs", Package: "e2fsprogs", Purpose: "make disks"},
-		{Name: "resize2fs", Package: "e2fsprogs", Purpose: "grow disks"},
-		{Name: "debugfs", Package: "e2fsprogs", Purpose: "read images"},
+		{Name: "mke2fs", Package: "e2fsprogs", Purpose: "lay out an image's disks"},
+		{Name: "debugfs", Package: "e2fsprogs", Purpose: "make /root private in an image"},
 		{Name: "mmdebstrap", Package: "mmdebstrap", Purpose: "pull Debian images", Optional: true},
 	}
 }
@@ -67,7 +70,7 @@ func HostPrograms() []Program {
 type Space struct {
 	Path     string
 	Free     int64
-	LowWater int64 // creating is refused below this
+	LowWater int64 // what a few VMs' disks soon fill
 }
 
 // Socket is the daemon's socket as this user meets it.
@@ -88,6 +91,8 @@ type Daemon struct {
 
 // The name that each check bears.
 const (
+	checkKernel      = "kernel"
+	checkCgroups     = "cgroups"
 	checkKVM         = "KVM"
 	checkFirecracker = "Firecracker"
 	checkAgent       = "agent"
@@ -105,35 +110,38 @@ const kvmAPI = 12
 // Report runs every probe that there is, in a fixed order.
 func Report(ctx context.Context, p Probes) []api.Check {
 	var checks []api.Check
-	if p.KVM != nil {
-		checks = append(checks, judge(ctx, checkKVM, p.KVM, judgeKVM))
+	add := func(c api.Check, asked bool) {
+		if asked {
+			checks = append(checks, c)
+		}
 	}
-	if p.Firecracker != nil {
-		checks = append(checks, judge(ctx, checkFirecracker, p.Firecracker, judgeFirecracker))
-	}
-	if p.Agent != nil {
-		checks = append(checks, judge(ctx, checkAgent, p.Agent, func(path string) api.Check { return ok(path) }))
-	}
-	if p.TUN != nil {
-		probe := func(ctx context.Context) (struct{}, error) { return struct{}{}, p.TUN(ctx) }
-		checks = append(checks, judge(ctx, checkTUN, probe, func(struct{}) api.Check { return ok("network devices can be made") }))
-	}
+	add(judge(ctx, checkKernel, p.Kernel, judgeKernel, "see that /proc is mounted"))
+	add(judge(ctx, checkCgroups, asked(p.Cgroups), said("cgroup2 is mounted"), "mount it: mount -t cgroup2 none /sys/fs/cgroup"))
+	add(judge(ctx, checkKVM, p.KVM, judgeKVM, "load the module kvm_intel or kvm_amd, and see that /dev/kvm is there"))
+	add(judge(ctx, checkFirecracker, p.Firecracker, judgeFirecracker, "put firecracker on PATH, or set firecracker_bin"))
+	add(judge(ctx, checkAgent, p.Agent, ok, "put banger-agent beside bangerd, or set agent_bin"))
+	add(judge(ctx, checkTUN, asked(p.TUN), said("network devices can be made"), "load the module tun, and see that /dev/net/tun is there"))
 	for _, prog := range p.Programs {
 		checks = append(checks, judgeProgram(prog, p.LookPath))
 	}
-	if p.Space != nil {
-		checks = append(checks, judge(ctx, checkSpace, p.Space, judgeSpace))
-	}
-	if p.Reflink != nil {
-		checks = append(checks, judge(ctx, checkReflink, p.Reflink, judgeReflink))
-	}
-	if p.Socket != nil {
-		checks = append(checks, judge(ctx, checkSocket, p.Socket, judgeSocket))
-	}
-	if p.Daemon != nil {
-		checks = append(checks, judge(ctx, checkDaemon, p.Daemon, judgeDaemon))
-	}
+	add(judge(ctx, checkSpace, p.Space, judgeSpace, "see that the state directory is there"))
+	add(judge(ctx, checkReflink, p.Reflink, judgeReflink, "see that the state directory is there and can be written"))
+	add(judge(ctx, checkSocket, p.Socket, judgeSocket, "sudo banger setup"))
+	add(judge(ctx, checkDaemon, p.Daemon, judgeDaemon, "see `systemctl status bangerd`, or start bangerd as root"))
 	return checks
+}
+
+// asked makes a probe that only succeeds or fails one that answers.
+func asked(probe func(context.Context) error) func(context.Context) (struct{}, error) {
+	if probe == nil {
+		return nil
+	}
+	return func(ctx context.Context) (struct{}, error) { return struct{}{}, probe(ctx) }
+}
+
+// said is the verdict on a probe that succeeded.
+func said(detail string) func(struct{}) api.Check {
+	return func(struct{}) api.Check { return ok(detail) }
 }
 
 // Verdict is nil unless a check failed.
@@ -152,17 +160,38 @@ func Verdict(checks []api.Check) error {
 		WithHint("each failed check above says how to fix it")
 }
 
-func judge[T any](ctx context.Context, name string, probe func(context.Context) (T, error), verdict func(T) api.Check) api.Check {
+// judge asks a probe, if there is one. fix is what to do about an error that does not say it itself.
+func judge[T any](ctx context.Context, name string, probe func(context.Context) (T, error), verdict func(T) api.Check, fix string) (c api.Check, asked bool) {
+	if probe == nil {
+		return c, false
+	}
 	answer, err := probe(ctx)
 	if err != nil {
 		f := fault.From(err)
-		c := failed(f.Hint, "%s", f.Error())
-		c.Name = name
-		return c
+		c = failed(cmp.Or(f.Hint, fix), "%s", f.Error())
+	} else {
+		c = verdict(answer)
 	}
-	c := verdict(answer)
 	c.Name = name
-	return c
+	return c, true
+}
+
+// The oldest kernel that has what banger uses: cgroup.kill, which ends all of a cgroup at once, came
+// with Linux 5.14.
+const (
+	kernelMajor = 5
+	kernelMinor = 14
+)
+
+func judgeKernel(release string) api.Check {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return warning(fmt.Sprintf("see that it is Linux %d.%d or newer", kernelMajor, kernelMinor), "%q does not say which Linux it is", release)
+	}
+	if major < kernelMajor || major == kernelMajor && minor < kernelMinor {
+		return failed(fmt.Sprintf("run Linux %d.%d or newer", kernelMajor, kernelMinor), "Linux %s has no cgroup.kill, so what a VM leaves behind cannot be ended", release)
+	}
+	return ok("Linux " + release)
 }
 
 func judgeKVM(k KVM) api.Check {
@@ -206,9 +235,9 @@ func judgeSpace(s Space) api.Check {
 	text := fmt.Sprintf("%s free in %s", vm.FormatSize(s.Free), s.Path)
 	switch {
 	case s.Free < s.LowWater:
-		return failed("free some space, or move the state directory", "%s, below the %s that must stay free", text, vm.FormatSize(s.LowWater))
+		return failed("free some space, or move the state directory", "%s, less than the %s that VMs' disks soon fill", text, vm.FormatSize(s.LowWater))
 	case s.Free < 4*s.LowWater:
-		return warning("free some space before long", "%s; creating stops at %s", text, vm.FormatSize(s.LowWater))
+		return warning("free some space before long", "%s, which VMs' disks may fill", text)
 	default:
 		return ok(text)
 	}

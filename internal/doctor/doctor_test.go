@@ -35,6 +35,8 @@ func text(checks []api.Check) string {
 func TestReportOfAGoodHost(t *testing.T) {
 	build := buildinfo.Info{Version: "v1.2.3", Stamp: 5}
 	checks := doctor.Report(t.Context(), doctor.Probes{
+		Kernel:      answer("6.1.0-13-amd64"),
+		Cgroups:     func(context.Context) error { return nil },
 		KVM:         answer(doctor.KVM{APIVersion: 12, Arch: "amd64", Extension: "svm"}),
 		Firecracker: answer(doctor.Firecracker{Path: "/usr/bin/firecracker", Version: "1.16.1"}),
 		Agent:       answer("/usr/lib/banger/banger-agent"),
@@ -46,7 +48,9 @@ func TestReportOfAGoodHost(t *testing.T) {
 		Socket:      answer(doctor.Socket{Path: "/run/banger/banger.sock", Exists: true, Member: true}),
 		Daemon:      answer(doctor.Daemon{Build: build, Client: build}),
 	})
-	want := `ok KVM: usable, svm
+	want := `ok kernel: Linux 6.1.0-13-amd64
+ok cgroups: cgroup2 is mounted
+ok KVM: usable, svm
 ok Firecracker: 1.16.1 at /usr/bin/firecracker
 ok agent: /usr/lib/banger/banger-agent
 ok TUN: network devices can be made
@@ -73,6 +77,21 @@ func TestVerdictsOfBadHosts(t *testing.T) {
 		want   string
 	}{
 		"nothing probed": {doctor.Probes{}, ""},
+		"a kernel too old": {
+			doctor.Probes{Kernel: answer("5.10.0-28-amd64")},
+			"failed kernel: Linux 5.10.0-28-amd64 has no cgroup.kill, so what a VM leaves behind cannot be ended -> run Linux 5.14 or newer\n",
+		},
+		"a kernel just new enough": {doctor.Probes{Kernel: answer("5.14.0")}, "ok kernel: Linux 5.14.0\n"},
+		"a kernel of an age ago":   {doctor.Probes{Kernel: answer("4.19.0")}, "failed kernel: Linux 4.19.0 has no cgroup.kill, so what a VM leaves behind cannot be ended -> run Linux 5.14 or newer\n"},
+		"a kernel of one's own": {
+			doctor.Probes{Kernel: answer("mine")}, "warning kernel: \"mine\" does not say which Linux it is -> see that it is Linux 5.14 or newer\n",
+		},
+		"no cgroup2": {
+			doctor.Probes{Cgroups: func(context.Context) error {
+				return fault.New(fault.Requirement, "no cgroup2 file system is mounted").WithOp("open cgroups", "").WithHint("mount it")
+			}},
+			"failed cgroups: open cgroups: no cgroup2 file system is mounted -> mount it\n",
+		},
 		"no extension": {
 			doctor.Probes{KVM: answer(doctor.KVM{APIVersion: 12, Arch: "amd64"})},
 			"failed KVM: the device opens, but the CPU has neither vmx nor svm, so no guest can run -> enable VT-x or AMD-V in the firmware, or nested virtualization where this host is itself a VM\n",
@@ -106,11 +125,11 @@ func TestVerdictsOfBadHosts(t *testing.T) {
 		},
 		"little space": {
 			doctor.Probes{Space: answer(doctor.Space{Path: "/v", Free: 3 * vm.GiB, LowWater: vm.GiB})},
-			"warning disk space: 3 GiB free in /v; creating stops at 1 GiB -> free some space before long\n",
+			"warning disk space: 3 GiB free in /v, which VMs' disks may fill -> free some space before long\n",
 		},
 		"no space": {
 			doctor.Probes{Space: answer(doctor.Space{Path: "/v", Free: vm.MiB, LowWater: vm.GiB})},
-			"failed disk space: 1 MiB free in /v, below the 1 GiB that must stay free -> free some space, or move the state directory\n",
+			"failed disk space: 1 MiB free in /v, less than the 1 GiB that VMs' disks soon fill -> free some space, or move the state directory\n",
 		},
 		"no reflinks": {
 			doctor.Probes{Reflink: answer(false)},
@@ -152,5 +171,39 @@ func TestVerdictsOfBadHosts(t *testing.T) {
 				t.Errorf("verdict: %v", err)
 			}
 		})
+	}
+}
+
+// TestEveryFindingHasAFix lets every probe fail without saying what to do.
+func TestEveryFindingHasAFix(t *testing.T) {
+	boom := errors.New("boom")
+	checks := doctor.Report(t.Context(), doctor.Probes{
+		Kernel:      broken[string](boom),
+		Cgroups:     func(context.Context) error { return boom },
+		KVM:         broken[doctor.KVM](boom),
+		Firecracker: broken[doctor.Firecracker](boom),
+		Agent:       broken[string](boom),
+		TUN:         func(context.Context) error { return boom },
+		Programs:    doctor.HostPrograms(),
+		LookPath:    func(string) (string, error) { return "", boom },
+		Space:       broken[doctor.Space](boom),
+		Reflink:     broken[bool](boom),
+		Socket:      broken[doctor.Socket](boom),
+		Daemon:      broken[doctor.Daemon](boom),
+	})
+	if want := 10 + len(doctor.HostPrograms()); len(checks) != want {
+		t.Errorf("%d findings, want %d", len(checks), want)
+	}
+	for _, c := range checks {
+		if c.Result == api.CheckOK || c.Fix == "" || c.Detail == "" {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+func broken[T any](err error) func(context.Context) (T, error) {
+	return func(context.Context) (T, error) {
+		var none T
+		return none, err
 	}
 }
