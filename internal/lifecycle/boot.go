@@ -108,6 +108,10 @@ func services(b feature.Blueprint) string {
 // explain adds to an error what the VM's raw logs can tell.
 func (m *Manager) explain(v vm.VM, err error) error {
 	f := fault.From(err)
+	if f.Subject == string(v.ID) {
+		f = f.WithOp(f.Op, v.Name) // what failed knows only ids
+		err = f
+	}
 	if f.Code != fault.GuestFailed && f.Code != fault.Timeout {
 		return err
 	}

@@ -45,6 +45,9 @@ func ParseSize(s string) (int64, error) {
 	if err != nil {
 		return refuse("it is not a number")
 	}
+	if n*float64(unit) < 1 {
+		return refuse("it is nothing")
+	}
 	if n*float64(unit) > float64(1<<50) {
 		return refuse("it is absurdly large")
 	}

@@ -148,10 +148,13 @@ func (b *Boot) meetHost(ctx context.Context) (agentproto.GuestConfig, error) {
 }
 
 func (b *Boot) dial(ctx context.Context) (net.Conn, error) {
-	for {
+	for told := false; ; told = true {
 		conn, err := b.Dial(ctx)
 		if err == nil {
 			return conn, nil
+		}
+		if !told { // the console is all that the host may ever hear
+			b.Log.Warn("the host does not answer yet", "error", err)
 		}
 		select {
 		case <-ctx.Done():

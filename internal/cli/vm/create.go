@@ -18,7 +18,7 @@ import (
 type createOptions struct {
 	name     string
 	image    string
-	vcpu     int
+	vcpu     count
 	memory   size
 	rootDisk size
 	workDisk size
@@ -50,7 +50,7 @@ follow it or call it off. What is not given comes from the configuration, then f
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.image, "image", "", "`IMAGE` to make it from: a name, an id or a prefix of one")
-	f.IntVar(&o.vcpu, "vcpu", 0, "`NUMBER` of vCPUs")
+	f.Var(&o.vcpu, "vcpu", "number of vCPUs")
 	f.Var(&o.memory, "memory", "memory, such as 2G")
 	f.Var(&o.rootDisk, "root-disk", "size of the root disk, at least the image's")
 	f.Var(&o.workDisk, "work-disk", "size of the disk at /root")
@@ -92,7 +92,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		Name:           o.name,
 		Image:          either(o.image, cfg.VM.Image),
 		Labels:         labels,
-		VCPU:           either(o.vcpu, cfg.VM.VCPU),
+		VCPU:           either(int(o.vcpu), cfg.VM.VCPU),
 		Memory:         either(int64(o.memory), cfg.VM.Memory),
 		RootDisk:       either(int64(o.rootDisk), cfg.VM.RootDisk),
 		WorkDisk:       either(int64(o.workDisk), cfg.VM.WorkDisk),

@@ -3,11 +3,13 @@ package vm
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"banger/internal/cli/app"
 	"banger/internal/cli/term"
+	"banger/internal/fault"
 	nouns "banger/internal/vm"
 )
 
@@ -50,6 +52,27 @@ func (s *size) Set(text string) error {
 	n, err := nouns.ParseSize(text)
 	*s = size(n)
 	return err
+}
+
+// count is a flag's value that is given as at least 1; zero stands for one that was not given.
+type count int
+
+func (c *count) String() string {
+	if *c == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*c))
+}
+
+func (c *count) Type() string { return "NUMBER" }
+
+func (c *count) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return fault.New(fault.Invalid, "it is no number from 1 up").WithOp("read number", text).WithHint("write a number such as 2")
+	}
+	*c = count(n)
+	return nil
 }
 
 // run adapts a command's work to cobra.

@@ -23,12 +23,13 @@ const (
 	waitDefault = time.Minute
 	waitEnd     = 20 * time.Second
 	waitSettle  = 5 * time.Second
-	waitStep    = 200 * time.Millisecond
+	waitStep    = 500 * time.Millisecond
 )
 
 func commands(ctx context.Context, host Host) map[string]command {
 	h := &hosts{ctx: ctx, host: host, seen: map[string]hoststate.State{}}
 	return map[string]command{
+		"exits":         exits,
 		"wait-for":      func(ts *testscript.TestScript, neg bool, args []string) { waitFor(ctx, ts, neg, args) },
 		"kill-pid":      func(ts *testscript.TestScript, neg bool, args []string) { killPID(ctx, ts, neg, args) },
 		"wait-json":     func(ts *testscript.TestScript, neg bool, args []string) { waitJSON(ctx, ts, neg, args) },

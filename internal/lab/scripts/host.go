@@ -117,7 +117,12 @@ func remove(ctx context.Context, line string) error {
 	case "mount":
 		return unix.Unmount(name, unix.MNT_DETACH)
 	case "cgroup":
-		if err := unix.Rmdir(name); err != nil && !errors.Is(err, unix.ENOENT) {
+		var busy error // until the last thread of the process in it has gone, which takes longer than its leader
+		late := until(ctx, waitEnd, func() bool {
+			busy = unix.Rmdir(name)
+			return !errors.Is(busy, unix.EBUSY)
+		})
+		if err := errors.Join(late, busy); err != nil && !errors.Is(busy, unix.ENOENT) {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	case "loop":
