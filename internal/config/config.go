@@ -131,9 +131,11 @@ const (
 )
 
 // Load reads the client's configuration. socket is the flag's value; empty takes the layers'.
-func Load(socket string) (Client, error) {
+func Load(socket string) (Client, error) { return load(SystemFile, socket) }
+
+func load(system, socket string) (Client, error) {
 	var f File
-	if err := read(SystemFile, &f); err != nil {
+	if err := read(system, &f); err != nil {
 		return Client{}, err
 	}
 	user := User{Socket: f.Socket, SSHKey: f.SSHKey, VM: f.VM}
@@ -153,6 +155,9 @@ func Load(socket string) (Client, error) {
 	}
 	if socket != "" {
 		f.Socket = socket
+	}
+	if f.Socket == "" && f.Daemon.RuntimeDir != "" {
+		f.Socket = filepath.Join(f.Daemon.RuntimeDir, SocketName)
 	}
 	if f.Socket == "" {
 		f.Socket = findSocket()

@@ -39,23 +39,41 @@ func home(t *testing.T) string {
 
 func TestLaterLayersWin(t *testing.T) {
 	dir := home(t)
-	write(t, filepath.Join(dir, "config/banger/config.toml"), "socket = '/user.sock'\nssh_key = '/key'\n[vm]\nvcpu = 3\nmemory = '2G'\nwork_disk = '1G'\n")
+	system := filepath.Join(dir, "system.toml")
+	write(t, system, "socket = '/system.sock'\nssh_key = '~/key'\n[vm]\nvcpu = 1\nroot_disk = '9G'\n[daemon]\nmirror = 'x'\n")
+	write(t, filepath.Join(dir, "config/banger/config.toml"), "socket = '/user.sock'\n[vm]\nvcpu = 3\nmemory = '2G'\nwork_disk = '1G'\n")
 	write(t, filepath.Join(dir, "banger.toml"), "[vm]\nmemory = '3G'\nimage = 'mine'\nwork_disk = '2G'\n")
 	t.Setenv("BANGER_VM_WORK_DISK", "4G")
-	c, err := config.Load("")
+	c, err := config.LoadFrom(system, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config.Client{Socket: "/user.sock", SSHKey: "/key", VM: config.Defaults{Image: "mine", VCPU: 3, Memory: 3 * vm.GiB, WorkDisk: 4 * vm.GiB}}
+	want := config.Client{Socket: "/user.sock", SSHKey: filepath.Join(xdg.Home, "key"), VM: config.Defaults{
+		Image: "mine", VCPU: 3, Memory: 3 * vm.GiB, RootDisk: 9 * vm.GiB, WorkDisk: 4 * vm.GiB,
+	}}
 	if c != want {
 		t.Errorf("got %+v\nwant %+v", c, want)
 	}
 	t.Setenv("BANGER_SOCKET", "/env.sock")
-	if c, err := config.Load(""); err != nil || c.Socket != "/env.sock" {
+	if c, err := config.LoadFrom(system, ""); err != nil || c.Socket != "/env.sock" {
 		t.Errorf("environment: %v, %v", c.Socket, err)
 	}
-	if c, err := config.Load("/flag.sock"); err != nil || c.Socket != "/flag.sock" {
+	if c, err := config.LoadFrom(system, "/flag.sock"); err != nil || c.Socket != "/flag.sock" {
 		t.Errorf("flag: %v, %v", c.Socket, err)
+	}
+}
+
+func TestClientFindsTheSocketInTheDaemonsRuntimeDir(t *testing.T) {
+	dir := home(t)
+	system := filepath.Join(dir, "system.toml")
+	write(t, system, "[daemon]\nruntime_dir = '/run/elsewhere'\n")
+	c, err := config.LoadFrom(system, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := config.LoadDaemon(system)
+	if err != nil || c.Socket != d.Socket || c.Socket != "/run/elsewhere/bangerd.sock" {
+		t.Errorf("the client goes to %s, the daemon is at %s, %v", c.Socket, d.Socket, err)
 	}
 }
 
