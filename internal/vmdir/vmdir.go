@@ -43,7 +43,7 @@ func (d Dirs) Remove(id vm.ID) error {
 	if !id.Valid() {
 		return fault.New(fault.Internal, "it is not a VM id").WithOp("remove directory of VM", string(id))
 	}
-	return os.RemoveAll(d.Layout.VM(id))
+	return fault.System(os.RemoveAll(d.Layout.VM(id)), "remove directory", d.Layout.VM(id))
 }
 
 // keptSets is how many sets of logs of failed creates are kept.
@@ -52,6 +52,11 @@ const keptSets = 20
 // KeepLogs moves a VM's logs to where they outlive it. The oldest set goes when there are too many.
 func (d Dirs) KeepLogs(id vm.ID, set string) ([]string, error) {
 	place := filepath.Join(d.Layout.Failed(), set)
+	paths, err := d.keepLogs(id, place)
+	return paths, fault.System(err, "keep logs in", place)
+}
+
+func (d Dirs) keepLogs(id vm.ID, place string) ([]string, error) {
 	if err := os.MkdirAll(d.Layout.Failed(), 0o700); err != nil {
 		return nil, err
 	}
