@@ -7,13 +7,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
 	"banger/internal/api"
 	"banger/internal/client"
 	"banger/internal/fault"
+	"banger/internal/lifecycle"
 	"banger/internal/op"
+	"banger/internal/vm"
 )
 
 func drainText(t *testing.T, conn net.Conn) string {
@@ -115,21 +118,24 @@ func TestBadRequestsAreFaults(t *testing.T) {
 		code          fault.Code
 		msg           string // a part of it
 	}{
-		"no JSON":           {"POST /v1/vms", "not json", 400, fault.Invalid, "invalid"},
-		"no body":           {"POST /v1/vms", "", 400, fault.Invalid, "request body is required"},
-		"unknown field":     {"POST /v1/vms", `{"name":"dev","vcpus":2}`, 400, fault.Invalid, "vcpus"},
-		"wrong type":        {"POST /v1/vms", `{"vcpu":"two"}`, 400, fault.Invalid, "vcpu"},
-		"missing field":     {"POST /v1/images/pull", `{}`, 400, fault.Invalid, "name"},
-		"fraction of bytes": {"POST /v1/vms", `{"memory":1.5}`, 400, fault.Invalid, "memory"},
-		"beyond 64 bits":    {"POST /v1/vms", `{"memory":18446744073709551616}`, 400, fault.Invalid, "memory"},
-		"body too large":    {"POST /v1/vms", big, 400, fault.Invalid, "too large"},
-		"bad query":         {"DELETE /v1/vms/dev?force=perhaps", "", 400, fault.Invalid, "force"},
-		"no such route":     {"GET /v1/nothing", "", 404, fault.NotFound, "there is no GET /v1/nothing"},
-		"no such version":   {"GET /v2/vms", "", 404, fault.NotFound, "there is no GET /v2/vms"},
-		"no such method":    {"PATCH /v1/vms/dev", "", 404, fault.NotFound, "there is no PATCH /v1/vms/dev"},
-		"no such log":       {"GET /v1/vms/dev/logs?source=passwd", "", 400, fault.Invalid, "there is no such log"},
-		"dial to no port":   {"GET /v1/vms/dev/dial?port=ssh", "", 400, fault.Invalid, "the port is not a number"},
-		"dial as it is":     {"GET /v1/vms/dev/dial?port=22", "", 400, fault.Invalid, "does not ask for the upgrade"},
+		"no JSON":            {"POST /v1/vms", "not json", 400, fault.Invalid, "invalid"},
+		"no body":            {"POST /v1/vms", "", 400, fault.Invalid, "request body is required"},
+		"not a kind of text": {"POST /v1/vms", "\xff\xfe{", 400, fault.Invalid, "invalid"},
+		"unknown field":      {"POST /v1/vms", `{"name":"dev","vcpus":2}`, 400, fault.Invalid, "vcpus"},
+		"wrong type":         {"POST /v1/vms", `{"vcpu":"two"}`, 400, fault.Invalid, "vcpu"},
+		"missing field":      {"POST /v1/images/pull", `{}`, 400, fault.Invalid, "name"},
+		"fraction of bytes":  {"POST /v1/vms", `{"memory":1.5}`, 400, fault.Invalid, "memory"},
+		"beyond 64 bits":     {"POST /v1/vms", `{"memory":18446744073709551616}`, 400, fault.Invalid, "memory"},
+		"body too large":     {"POST /v1/vms", big, 400, fault.Invalid, "too large"},
+		"long and wrong":     {"POST /v1/vms", `{"vcpu":"` + strings.Repeat("x", 100_000) + `"}`, 400, fault.Invalid, "vcpu"},
+		"long and unknown":   {"POST /v1/vms", `{"` + strings.Repeat("x", 100_000) + `":1}`, 400, fault.Invalid, "unexpected"},
+		"bad query":          {"DELETE /v1/vms/dev?force=perhaps", "", 400, fault.Invalid, "force"},
+		"no such route":      {"GET /v1/nothing", "", 404, fault.NotFound, "there is no GET /v1/nothing"},
+		"no such version":    {"GET /v2/vms", "", 404, fault.NotFound, "there is no GET /v2/vms"},
+		"no such method":     {"PATCH /v1/vms/dev", "", 404, fault.NotFound, "there is no PATCH /v1/vms/dev"},
+		"no such log":        {"GET /v1/vms/dev/logs?source=passwd", "", 400, fault.Invalid, "there is no such log"},
+		"dial to no port":    {"GET /v1/vms/dev/dial?port=ssh", "", 400, fault.Invalid, "the port is not a number"},
+		"dial as it is":      {"GET /v1/vms/dev/dial?port=22", "", 400, fault.Invalid, "does not ask for the upgrade"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := w.raw(fmt.Sprintf("%s HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", c.request, len(c.body), c.body))
@@ -198,5 +204,20 @@ func TestAPanicIsAFault(t *testing.T) {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log does not have %s:\n%s", want, log)
 		}
+	}
+}
+
+// TestAPanicOnTheWayBreaksTheAnswerOff holds that half an answer does not pass for a whole one.
+func TestAPanicOnTheWayBreaksTheAnswerOff(t *testing.T) {
+	w := newWorld(t)
+	w.verbs.panics = true
+	id := w.verbs.begin(vm.Caller{UID: os.Getuid()}, lifecycle.KindCreate, "dev").Snapshot().ID
+	conn := w.raw("GET /v1/operations/" + string(id) + "/events HTTP/1.1\r\nHost: b\r\n\r\n")
+	text := drainText(t, conn)
+	if !strings.Contains(text, `"name":"dev"`) || strings.HasSuffix(text, "\r\n0\r\n\r\n") || strings.Contains(text, "a fault of its own") {
+		t.Errorf("answered %q", text)
+	}
+	if log := w.logged(); !strings.Contains(log, "on the way") {
+		t.Error(log)
 	}
 }

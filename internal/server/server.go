@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -78,6 +79,7 @@ const (
 	idleTimeout   = 2 * time.Minute // of a connection between two requests
 	maxHeader     = 64 << 10
 	maxBody       = 1 << 20
+	maxReason     = 300 // of the text that says why: a field's name may be as long as the request
 )
 
 // New returns an HTTP server for the daemon's listener.
@@ -160,16 +162,27 @@ var speakFaults = sync.OnceFunc(func() {
 		case status >= http.StatusInternalServerError:
 			code = fault.Internal
 		}
-		var why []string
-		for _, err := range errs {
-			why = append(why, err.Error())
+		for i, err := range errs {
+			sep := "; "
+			if i == 0 {
+				sep = ": "
+			}
+			msg += sep + reason(err)
 		}
-		if len(why) > 0 {
-			msg += ": " + strings.Join(why, "; ")
+		if len(msg) > maxReason {
+			msg = strings.ToValidUTF8(msg[:maxReason], "") + " …"
 		}
 		return (*problem)(fault.New(code, "%s", msg).WithHint("see /v1/openapi.json for what this daemon takes"))
 	}
 })
+
+// reason is what huma found wrong, and where, but not what it found there.
+func reason(err error) string {
+	if d, ok := errors.AsType[*huma.ErrorDetail](err); ok && d.Location != "" {
+		return d.Message + " (" + d.Location + ")"
+	}
+	return err.Error()
+}
 
 // outcome turns a verb's error into what huma answers.
 func outcome(err error) error {
@@ -261,7 +274,7 @@ type answering struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (a *answering) WriteHeader(status int) {
-	a.begun = true
+	a.begun = a.begun || status >= http.StatusOK
 	a.ResponseWriter.WriteHeader(status)
 }
 

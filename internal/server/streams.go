@@ -62,6 +62,9 @@ func (s *server) importImage(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	if r.Header.Get("Expect") != "" { // answering it would say that the tree is not wanted
+		w.WriteHeader(http.StatusContinue)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = w.Write(encode(o)) // a client that has gone ends the body, and with it the operation

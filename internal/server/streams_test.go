@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -348,6 +349,31 @@ func TestARefusedUpload(t *testing.T) {
 		_, err := w.client.ImportImage(t.Context(), api.ImportImage{Name: "mine"}, bytes.NewReader(noise(4<<20)))
 		if !fault.Is(err, fault.AlreadyExists) {
 			t.Fatalf("got %v", err)
+		}
+	}
+}
+
+// TestAnUploadThatWaitsToBeAsked is what curl does with more than 1 MiB: it sends nothing before the
+// server has said that it wants it.
+func TestAnUploadThatWaitsToBeAsked(t *testing.T) {
+	for range 20 { // the handler says it, and maybe the operation that reads does too
+		w := newWorld(t)
+		w.verbs.tree = make(chan received, 1)
+		conn := w.raw("POST /v1/images/import?name=mine HTTP/1.1\r\nHost: b\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+		answer := bufio.NewReader(conn)
+		line, err := answer.ReadString('\n')
+		if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("the server says %q, %v", line, err)
+		}
+		if _, err := io.WriteString(conn, "tree"); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(answer)
+		if err != nil || !strings.Contains(string(rest), "HTTP/1.1 202 Accepted\r\n") {
+			t.Errorf("then %q, %v", rest, err)
+		}
+		if got := <-w.verbs.tree; got.err != nil || string(got.tar) != "tree" {
+			t.Errorf("%q arrived, %v", got.tar, got.err)
 		}
 	}
 }

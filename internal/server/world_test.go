@@ -66,7 +66,7 @@ func (w *world) serve() (stop func()) {
 		w.t.Fatal(err)
 	}
 	srv := server.New(server.Config{
-		Verbs: w.verbs, Operations: operations{w.tracker}, Daemon: w.verbs, Layout: w.layout,
+		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Daemon: w.verbs, Layout: w.layout,
 		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
@@ -169,9 +169,22 @@ func (w *world) connectAs(uid int) net.Conn {
 }
 
 // operations are those of one process.
-type operations struct{ *op.Tracker }
+type operations struct {
+	*op.Tracker
+	verbs *verbs
+}
 
 func (o operations) List(context.Context) ([]op.Operation, error) { return o.Tracker.List(), nil }
+
+func (o operations) Follow(ctx context.Context, id op.ID, each func(op.Operation) error) error {
+	return o.Tracker.Follow(ctx, id, func(x op.Operation) error {
+		err := each(x)
+		if o.verbs.panics {
+			panic("on the way")
+		}
+		return err
+	})
+}
 
 func (o operations) Get(_ context.Context, id op.ID) (op.Operation, error) {
 	if x, ok := o.Tracker.Get(id); ok {
