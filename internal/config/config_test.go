@@ -104,7 +104,7 @@ func TestMistakesNameTheLineAndTheWayOut(t *testing.T) {
 			dir := home(t)
 			path := filepath.Join(dir, c.file)
 			write(t, path, c.text)
-			_, err := config.Load("")
+			_, err := config.LoadFrom(filepath.Join(dir, "none.toml"), "")
 			want, hint := `read configuration "`+path+`": `+c.want, strings.ReplaceAll(c.hint, "DIR", dir)
 			if !fault.Is(err, fault.Invalid) || !strings.HasPrefix(err.Error(), want) || fault.From(err).Hint != hint {
 				t.Errorf("got %v\nhint %q\nwant %s\nhint %q", err, fault.From(err).Hint, want, hint)
@@ -174,11 +174,11 @@ func TestProjectFileIsFoundUpToTheCheckoutsRoot(t *testing.T) {
 	write(t, filepath.Join(dir, "checkout", ".git", "HEAD"), "")
 	write(t, filepath.Join(dir, "checkout", "sub", "x"), "")
 	t.Chdir(filepath.Join(dir, "checkout", "sub"))
-	if c, err := config.Load(""); err != nil || c.VM.VCPU != 0 {
+	if c, err := config.LoadFrom(filepath.Join(dir, "none.toml"), ""); err != nil || c.VM.VCPU != 0 {
 		t.Errorf("a file outside the checkout counted: %+v, %v", c, err)
 	}
 	write(t, filepath.Join(dir, "checkout", "banger.toml"), "[vm]\nvcpu = 5\n")
-	if c, err := config.Load(""); err != nil || c.VM.VCPU != 5 {
+	if c, err := config.LoadFrom(filepath.Join(dir, "none.toml"), ""); err != nil || c.VM.VCPU != 5 {
 		t.Errorf("the checkout's file did not count: %+v, %v", c, err)
 	}
 }
