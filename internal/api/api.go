@@ -99,7 +99,7 @@ const EventOperation = "operation"
 // Image is an image as clients see it.
 type Image struct {
 	image.Manifest
-	UsedBy []string `json:"used_by,omitempty" doc:"names of the VMs made from it"`
+	UsedBy []string `json:"used_by,omitempty" doc:"names of your VMs made from it"`
 }
 
 // Status describes the daemon.
@@ -117,7 +117,7 @@ type Status struct {
 	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
 	VMs         map[string]int `json:"vms" doc:"count by state"`
 	Images      int            `json:"images"`
-	Operations  []op.Operation `json:"operations,omitempty" doc:"those that run now"`
+	Operations  []op.Operation `json:"operations,omitempty" doc:"those of yours that run now"`
 	RSS         int64          `json:"rss" doc:"bytes resident"`
 	Commits     int64          `json:"commits" doc:"durable commits since start"`
 	Children    int64          `json:"children" doc:"child processes since start"`

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -311,22 +312,23 @@ func (g guests) Open(dir string, cfg func() agentproto.GuestConfig, events func(
 // operations joins those of this process with those of its predecessors.
 type operations struct{ *Daemon }
 
-// listed bounds how many operations a list shows.
-const listed = 100
+// kept is how many operations are looked for in the store, which keeps no more for long.
+const kept = 1000
 
 func (o operations) List(ctx context.Context) ([]op.Operation, error) {
-	now := o.tracker.List()
-	seen := map[op.ID]bool{}
-	for _, x := range now {
-		seen[x.ID] = true
+	all := o.tracker.List()
+	tracked := map[op.ID]bool{}
+	for _, x := range all {
+		tracked[x.ID] = true
 	}
-	stored, err := o.store.Operations(ctx, listed)
+	stored, err := o.store.Operations(ctx, kept)
 	for _, x := range stored {
-		if !seen[x.ID] {
-			now = append(now, x)
+		if !tracked[x.ID] {
+			all = append(all, x)
 		}
 	}
-	return now[:min(len(now), listed)], err
+	slices.SortStableFunc(all, func(a, b op.Operation) int { return b.Created.Compare(a.Created) })
+	return all, err
 }
 
 func (o operations) Get(ctx context.Context, id op.ID) (op.Operation, error) {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -126,7 +127,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 }
 
 // DeleteImage removes an image that no VM was made from.
-func (m *Manager) DeleteImage(ctx context.Context, selector string) error {
+func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector string) error {
 	// A create that has chosen this image holds the lock until its VM is committed.
 	m.choosing.Lock()
 	defer m.choosing.Unlock()
@@ -134,22 +135,36 @@ func (m *Manager) DeleteImage(ctx context.Context, selector string) error {
 	if err != nil {
 		return err
 	}
-	users, err := m.ImageUsers(ctx)
+	all, err := m.store.VMs(ctx)
 	if err != nil {
 		return err
 	}
-	if names := users[img.ID]; len(names) > 0 {
+	var names []string
+	others := 0
+	for _, v := range all {
+		switch {
+		case v.Image.ID != img.ID:
+		case caller.Sees(v.Owner):
+			names = append(names, v.Name)
+		default:
+			others++
+		}
+	}
+	if others > 0 {
+		names = append(names, fmt.Sprintf("%d of other users", others))
+	}
+	if len(names) > 0 {
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
 			WithHint("delete those VMs first")
 	}
 	return m.images.Delete(img.ID)
 }
 
-// ImageUsers returns the names of the VMs made from each image, by image id.
-func (m *Manager) ImageUsers(ctx context.Context) (map[string][]string, error) {
-	all, err := m.store.VMs(ctx)
+// ImageUsers returns the names of the VMs made from each image that the caller may see, by image id.
+func (m *Manager) ImageUsers(ctx context.Context, caller vm.Caller) (map[string][]string, error) {
+	seen, err := m.List(ctx, caller)
 	users := map[string][]string{}
-	for _, v := range all {
+	for _, v := range seen {
 		users[v.Image.ID] = append(users[v.Image.ID], v.Name)
 	}
 	return users, err

@@ -13,12 +13,14 @@ import (
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
+	"banger/internal/vm"
 )
 
 // builder is a catalog that makes images as the test says.
 type builder struct {
 	catalog
-	pull func(ctx context.Context, report lifecycle.StageReport) error
+	pull    func(ctx context.Context, report lifecycle.StageReport) error
+	deleted map[string]bool
 }
 
 func (b builder) Pull(ctx context.Context, _ string, report lifecycle.StageReport) (image.Manifest, error) {
@@ -91,6 +93,39 @@ func TestOperationsOnImagesAreStored(t *testing.T) {
 				t.Errorf("the store tells it otherwise than the tracker:\n%s", diff)
 			}
 		})
+	}
+}
+
+func (b builder) Delete(id string) error {
+	b.deleted[id] = true
+	return nil
+}
+
+func TestAnImageInUseIsNotDeleted(t *testing.T) {
+	w := newWorld(t)
+	b := builder{catalog: catalog{list: []image.Manifest{debian(), foreign()}}, deleted: map[string]bool{}}
+	w.m = w.manager(b)
+	w.must(w.create("dev"))
+	w.must(w.end(w.m.Create(t.Context(), bob, lifecycle.CreateRequest{Name: "bobs"})))
+	for caller, want := range map[vm.Caller]string{
+		alice: `delete image "debian:12": VMs were made from it: dev, 1 of other users`,
+		bob:   `delete image "debian:12": VMs were made from it: bobs, 1 of other users`,
+		root:  `delete image "debian:12": VMs were made from it: bobs, dev`,
+	} {
+		if err := w.m.DeleteImage(t.Context(), caller, "debian:12"); !fault.Is(err, fault.InUse) || err.Error() != want {
+			t.Errorf("%+v is told %v", caller, err)
+		}
+	}
+	users, err := w.m.ImageUsers(t.Context(), alice)
+	if diff := cmp.Diff(map[string][]string{debian().ID: {"dev"}}, users); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	w.must(w.m.DeleteImage(t.Context(), alice, "debian:arm"))
+	if err := w.m.DeleteImage(t.Context(), alice, "nothing"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff(map[string]bool{foreign().ID: true}, b.deleted); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *server) pictures(a huma.API) {
 			if err != nil {
 				return nil, outcome(err)
 			}
-			users, err := s.Verbs.ImageUsers(ctx)
+			users, err := s.Verbs.ImageUsers(ctx, callerOf(ctx))
 			out := make([]api.Image, 0, len(all))
 			for _, m := range all {
 				out = append(out, listed(m, users[m.ID]))
@@ -42,7 +42,7 @@ func (s *server) pictures(a huma.API) {
 			if err != nil {
 				return nil, outcome(err)
 			}
-			users, err := s.Verbs.ImageUsers(ctx)
+			users, err := s.Verbs.ImageUsers(ctx, callerOf(ctx))
 			return &answer[api.Image]{api.Image{Manifest: m, UsedBy: users[m.ID]}}, outcome(err)
 		})
 	huma.Register(a, verb("pull-image", http.MethodPost, "/v1/images/pull", "Begin to bootstrap an image", http.StatusAccepted),
@@ -51,7 +51,7 @@ func (s *server) pictures(a huma.API) {
 		})
 	huma.Register(a, verb("delete-image", http.MethodDelete, "/v1/images/{image}", "Delete an image that no VM uses", http.StatusNoContent),
 		func(ctx context.Context, in *picture) (*struct{}, error) {
-			return nil, outcome(s.Verbs.DeleteImage(ctx, in.Image))
+			return nil, outcome(s.Verbs.DeleteImage(ctx, callerOf(ctx), in.Image))
 		})
 }
 
@@ -62,16 +62,11 @@ func listed(m image.Manifest, users []string) api.Image {
 }
 
 func (s *server) operations(a huma.API) {
-	huma.Register(a, verb("list-operations", http.MethodGet, "/v1/operations", "List your operations, newest first", http.StatusOK),
+	huma.Register(a, verb("list-operations", http.MethodGet, "/v1/operations", "List your latest operations, newest first", http.StatusOK),
 		func(ctx context.Context, _ *struct{}) (*answer[[]op.Operation], error) {
 			all, err := s.Operations.List(ctx)
-			out := make([]op.Operation, 0, len(all))
-			for _, o := range all {
-				if callerOf(ctx).Sees(o.Owner) {
-					out = append(out, o)
-				}
-			}
-			return &answer[[]op.Operation]{out}, outcome(err)
+			mine := seen(ctx, all)
+			return &answer[[]op.Operation]{mine[:min(len(mine), maxOperations)]}, outcome(err)
 		})
 	huma.Register(a, verb("show-operation", http.MethodGet, "/v1/operations/{id}", "Show an operation", http.StatusOK),
 		func(ctx context.Context, in *operation) (*answer[op.Operation], error) {
@@ -86,6 +81,17 @@ func (s *server) operations(a huma.API) {
 			}
 			return &answer[op.Operation]{o}, outcome(err)
 		})
+}
+
+// seen keeps the operations that the caller may know of.
+func seen(ctx context.Context, all []op.Operation) []op.Operation {
+	mine := make([]op.Operation, 0, len(all))
+	for _, o := range all {
+		if callerOf(ctx).Sees(o.Owner) {
+			mine = append(mine, o)
+		}
+	}
+	return mine
 }
 
 // operation finds an operation of the caller's.
@@ -105,6 +111,7 @@ func (s *server) process(a huma.API) {
 	huma.Register(a, verb("status", http.MethodGet, "/v1/status", "The daemon, its paths and counts", http.StatusOK),
 		func(ctx context.Context, _ *struct{}) (*answer[api.Status], error) {
 			st, err := s.Daemon.Status(ctx)
+			st.Operations = seen(ctx, st.Operations)
 			return &answer[api.Status]{st}, outcome(err)
 		})
 	huma.Register(a, verb("doctor", http.MethodGet, "/v1/doctor", "What the host has and lacks", http.StatusOK),

@@ -42,14 +42,15 @@ type Verbs interface {
 
 	ListImages() ([]image.Manifest, error)
 	FindImage(selector string) (image.Manifest, error)
-	ImageUsers(ctx context.Context) (map[string][]string, error)
+	ImageUsers(ctx context.Context, caller vm.Caller) (map[string][]string, error)
 	PullImage(caller vm.Caller, name string) (op.Operation, error)
 	ImportImage(caller vm.Caller, r lifecycle.ImportRequest, kernelFrom string) (op.Operation, error)
-	DeleteImage(ctx context.Context, selector string) error
+	DeleteImage(ctx context.Context, caller vm.Caller, selector string) error
 }
 
 // Operations finds and follows operations.
 type Operations interface {
+	// List returns all that are kept, newest first.
 	List(ctx context.Context) ([]op.Operation, error)
 	Get(ctx context.Context, id op.ID) (op.Operation, error)
 	Follow(ctx context.Context, id op.ID, each func(op.Operation) error) error
@@ -79,6 +80,7 @@ const (
 	idleTimeout   = 2 * time.Minute // of a connection between two requests
 	maxHeader     = 64 << 10
 	maxBody       = 1 << 20
+	maxOperations = 100 // in a list
 	maxReason     = 300 // of the text that says why: a field's name may be as long as the request
 )
 

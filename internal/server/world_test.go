@@ -324,7 +324,7 @@ func (v *verbs) FindImage(selector string) (image.Manifest, error) {
 	return image.Select([]image.Manifest{manifest()}, selector)
 }
 
-func (v *verbs) ImageUsers(context.Context) (map[string][]string, error) {
+func (v *verbs) ImageUsers(context.Context, vm.Caller) (map[string][]string, error) {
 	return map[string][]string{manifest().ID: {"dev"}}, nil
 }
 
@@ -345,12 +345,12 @@ func (v *verbs) ImportImage(c vm.Caller, r lifecycle.ImportRequest, kernelFrom s
 	return job.Snapshot(), nil
 }
 
-func (v *verbs) DeleteImage(_ context.Context, selector string) error {
-	return v.called(vm.Caller{}, "delete image %q", selector)
+func (v *verbs) DeleteImage(_ context.Context, c vm.Caller, selector string) error {
+	return v.called(c, "delete image %q", selector)
 }
 
 func (v *verbs) Status(context.Context) (api.Status, error) {
-	return api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}}, v.called(vm.Caller{}, "status")
+	return api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}, Operations: v.tracker.List()}, v.called(vm.Caller{}, "status")
 }
 
 func (v *verbs) Doctor(context.Context) []api.Check {
