@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,7 +33,6 @@ import (
 	"banger/internal/host/proc"
 	"banger/internal/imagebuild"
 	"banger/internal/lifecycle"
-	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/server"
 	"banger/internal/store"
@@ -56,7 +54,7 @@ type Daemon struct {
 	socket    *socket
 	store     *store.Store
 	tag       vm.Tag
-	subnet    netip.Prefix
+	subnet    *subnet
 	links     *link.Links
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -125,7 +123,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Daemon: d, Layout: d.layout, Log: d.log})
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
-	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet, "activated", d.socket.inherited)
+	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
 	notify("READY=1")
 	var outcome error
 	select {
@@ -147,6 +145,12 @@ func (d *Daemon) answer(ctx context.Context) error {
 	// its queue for the next build.
 	srv.SetKeepAlivesEnabled(false)
 	_ = d.socket.Close() // closed already where serving on it failed
+	if errors.Is(outcome, errUpgrade) {
+		// A verb may have begun since none ran.
+		late, cancel := context.WithTimeout(ctx, time.Minute)
+		_ = d.manager.Idle(late) // what takes longer is called off
+		cancel()
+	}
 	d.manager.Close()
 	d.driver.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -176,7 +180,12 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag)
-	d.subnet = d.chooseSubnet(ctx)
+	d.subnet = &subnet{configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
+	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
+	// now keeps the first of them from waiting.
+	if err := d.subnet.require(ctx); err != nil {
+		d.log.Warn("no subnet for VMs", "error", err)
+	}
 	d.driver = firecracker.New(orDefault(d.cfg.FirecrackerBin, "firecracker"), d.layout, groups, d.log)
 	d.kernels = &boot.Kernels{Layout: d.layout, Agent: d.agentPath()}
 	d.images = &imagebuild.Builder{
@@ -199,12 +208,11 @@ func (d *Daemon) compose(ctx context.Context) error {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
-		Pick: d.pick, Tracker: d.tracker, Log: d.log,
+		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
 		Defaults:    lifecycle.Defaults{Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk},
 		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), HaltInterval: haltInterval,
 		Preflight: d.preflight,
 	})
-	// Asked now, so that the first create does not wait for it; what is wrong with it is preflight's to say.
 	if _, err := d.driver.Version(ctx); err != nil {
 		d.log.Warn("firecracker", "error", err)
 	}
@@ -222,49 +230,8 @@ func (d *Daemon) preflight(ctx context.Context) error {
 	if _, err := d.driver.Version(ctx); err != nil {
 		return err
 	}
-	if d.subnet.IsValid() {
-		return nil
-	}
-	_, err := d.findSubnet(ctx)
-	return err
+	return d.subnet.require(ctx)
 }
-
-// chooseSubnet returns the instance's subnet; none when the host leaves none, which is said when a VM
-// is to have a place in it.
-func (d *Daemon) chooseSubnet(ctx context.Context) netip.Prefix {
-	p, err := d.findSubnet(ctx)
-	if err != nil {
-		d.log.Warn("no subnet for VMs", "error", err)
-	}
-	return p
-}
-
-func (d *Daemon) findSubnet(ctx context.Context) (netip.Prefix, error) {
-	used, err := d.links.InUse(ctx)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	if d.cfg.Subnet != "" {
-		p, err := netip.ParsePrefix(d.cfg.Subnet)
-		if err != nil {
-			return p, fault.New(fault.Invalid, "it is not a subnet").WithOp("use subnet", d.cfg.Subnet).WithHint("such as 10.99.0.0/22")
-		}
-		return p, network.CheckSubnet(p, used)
-	}
-	p, chosen, err := d.store.Subnet(ctx)
-	if err != nil {
-		return p, err
-	}
-	if chosen {
-		return p, network.CheckSubnet(p, used)
-	}
-	if p, err = network.PickSubnet(used); err != nil {
-		return p, err
-	}
-	return p, d.store.SetSubnet(ctx, p)
-}
-
-func (d *Daemon) pick(taken []netip.Addr) (vm.Lease, error) { return network.Picker(d.subnet)(taken) }
 
 // agentPath finds the agent: as configured, beside bangerd, or where packages put it.
 func (d *Daemon) agentPath() string {

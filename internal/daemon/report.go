@@ -27,8 +27,8 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 		StateDir: d.cfg.StateDir, RuntimeDir: d.cfg.RuntimeDir, Socket: d.cfg.Socket, Log: d.layout.DaemonLog(),
 		Bridge: d.tag.Bridge(), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
 	}
-	if d.subnet.IsValid() {
-		st.Subnet = d.subnet.String()
+	if p := d.subnet.now(); p.IsValid() {
+		st.Subnet = p.String()
 	}
 	if v, err := d.driver.Version(ctx); err == nil {
 		st.Firecracker = v.String()
@@ -94,7 +94,11 @@ func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 			_, err := os.Stat(d.kernels.Agent)
 			return d.kernels.Agent, err
 		},
-		TUN:      func(context.Context) error { return link.CheckTUN() },
+		TUN: func(context.Context) error { return link.CheckTUN() },
+		Subnet: func(ctx context.Context) (string, error) {
+			err := d.subnet.require(ctx)
+			return d.subnet.now().String(), err
+		},
 		Programs: doctor.HostPrograms(),
 		LookPath: exec.LookPath,
 		Space: func(context.Context) (doctor.Space, error) {

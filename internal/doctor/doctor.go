@@ -25,6 +25,7 @@ type Probes struct {
 	Cgroups     func(context.Context) error
 	Agent       func(context.Context) (path string, err error)
 	TUN         func(context.Context) error
+	Subnet      func(context.Context) (string, error) // CIDR
 	Programs    []Program
 	LookPath    func(program string) (path string, err error)
 	Space       func(context.Context) (Space, error)
@@ -97,6 +98,7 @@ const (
 	checkFirecracker = "Firecracker"
 	checkAgent       = "agent"
 	checkTUN         = "TUN"
+	checkSubnet      = "subnet"
 	checkSpace       = "disk space"
 	checkReflink     = "reflinks"
 	checkSocket      = "socket"
@@ -121,6 +123,7 @@ func Report(ctx context.Context, p Probes) []api.Check {
 	add(judge(ctx, checkFirecracker, p.Firecracker, judgeFirecracker, "put firecracker on PATH, or set firecracker_bin"))
 	add(judge(ctx, checkAgent, p.Agent, ok, "put banger-agent beside bangerd, or set agent_bin"))
 	add(judge(ctx, checkTUN, asked(p.TUN), said("network devices can be made"), "load the module tun, and see that /dev/net/tun is there"))
+	add(judge(ctx, checkSubnet, p.Subnet, ok, "set subnet in the daemon's configuration to one that is free"))
 	for _, prog := range p.Programs {
 		checks = append(checks, judgeProgram(prog, p.LookPath))
 	}

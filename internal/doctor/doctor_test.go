@@ -41,6 +41,7 @@ func TestReportOfAGoodHost(t *testing.T) {
 		Firecracker: answer(doctor.Firecracker{Path: "/usr/bin/firecracker", Version: "1.16.1"}),
 		Agent:       answer("/usr/lib/banger/banger-agent"),
 		TUN:         func(context.Context) error { return nil },
+		Subnet:      answer("10.223.0.0/22"),
 		Programs:    doctor.HostPrograms()[:1],
 		LookPath:    func(p string) (string, error) { return "/sbin/" + p, nil },
 		Space:       answer(doctor.Space{Path: "/var/lib/banger", Free: 100 * vm.GiB, LowWater: 2 * vm.GiB}),
@@ -54,6 +55,7 @@ ok KVM: usable, svm
 ok Firecracker: 1.16.1 at /usr/bin/firecracker
 ok agent: /usr/lib/banger/banger-agent
 ok TUN: network devices can be made
+ok subnet: 10.223.0.0/22
 ok mke2fs: /sbin/mke2fs
 ok disk space: 100 GiB free in /var/lib/banger
 ok reflinks: a VM's disks are cloned at once and share blocks with their image
@@ -184,6 +186,7 @@ func TestEveryFindingHasAFix(t *testing.T) {
 		Firecracker: broken[doctor.Firecracker](boom),
 		Agent:       broken[string](boom),
 		TUN:         func(context.Context) error { return boom },
+		Subnet:      broken[string](boom),
 		Programs:    doctor.HostPrograms(),
 		LookPath:    func(string) (string, error) { return "", boom },
 		Space:       broken[doctor.Space](boom),
@@ -191,7 +194,7 @@ func TestEveryFindingHasAFix(t *testing.T) {
 		Socket:      broken[doctor.Socket](boom),
 		Daemon:      broken[doctor.Daemon](boom),
 	})
-	if want := 10 + len(doctor.HostPrograms()); len(checks) != want {
+	if want := 11 + len(doctor.HostPrograms()); len(checks) != want {
 		t.Errorf("%d findings, want %d", len(checks), want)
 	}
 	for _, c := range checks {
