@@ -34,6 +34,7 @@ func New(socket string) *Client {
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
 		DisableCompression: true,
+		IdleConnTimeout:    time.Minute, // less than the daemon's, so that no request meets a connection that it closes
 	}}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,17 @@ func TestOthersOperationsAreNotSeen(t *testing.T) {
 	drainText(t, conn)
 	if w.verbs.caller.UID != stranger {
 		t.Errorf("the caller is %+v, not %d", w.verbs.caller, stranger)
+	}
+}
+
+func TestAListOfOperationsIsBounded(t *testing.T) {
+	w := newWorld(t)
+	for i := range 150 {
+		w.verbs.begin(vm.Caller{UID: os.Getuid()}, lifecycle.KindPull, strconv.Itoa(i))
+	}
+	all, err := w.client.Operations(t.Context())
+	if err != nil || len(all) != 100 || !slices.IsSortedFunc(all, func(a, b op.Operation) int { return b.Created.Compare(a.Created) }) {
+		t.Errorf("%d operations, %v", len(all), err)
 	}
 }
 

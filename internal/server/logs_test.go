@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"banger/internal/client"
 	"banger/internal/fault"
+	"banger/internal/server"
 )
 
 // consoleLog makes the log of the one VM and returns its path.
@@ -158,4 +160,20 @@ func TestFollowingALogThatIsYetToCome(t *testing.T) {
 	if _, err := io.ReadAll(r); err == nil {
 		t.Error("it goes on after it was called off")
 	}
+}
+
+// FuzzLastLines compares with the obvious way.
+func FuzzLastLines(f *testing.F) {
+	for _, text := range []string{"", "\n", "\n\n", "a", "a\n", "a\nb", "a\n\nb\n"} {
+		f.Add([]byte(text), 1)
+		f.Add([]byte(text), 2)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, n int) {
+		n = 1 + (n&0xff+0xff)%0xff
+		all := slices.Collect(strings.Lines(string(text)))
+		want := strings.Join(all[max(0, len(all)-n):], "")
+		if got := string(server.LastLines(text, n)); got != want {
+			t.Errorf("the last %d lines of %q are %q, want %q", n, text, got, want)
+		}
+	})
 }

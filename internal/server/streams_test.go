@@ -21,6 +21,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
+	"banger/internal/server"
 	"banger/internal/vm"
 )
 
@@ -200,6 +201,26 @@ func awaitClosed(t *testing.T, c *net.UnixConn) {
 	})
 	if err != nil || !hangup {
 		t.Errorf("the connection to the guest is still held, %v", err)
+	}
+}
+
+// TestOnlyACloseForGoodHangsUp tells a client that listens on from one that has gone.
+func TestOnlyACloseForGoodHangsUp(t *testing.T) {
+	near, far := pair(t)
+	if server.HungUp(far) {
+		t.Error("before anything was closed")
+	}
+	if err := near.CloseWrite(); err != nil || server.HungUp(far) {
+		t.Errorf("closed for writing alone: %v", err)
+	}
+	if _, err := io.ReadAll(far); err != nil || server.HungUp(far) {
+		t.Errorf("when all was read: %v", err)
+	}
+	if err := near.Close(); err != nil || !server.HungUp(far) {
+		t.Errorf("closed for good: %v", err)
+	}
+	if _ = far.Close(); !server.HungUp(far) {
+		t.Error("closed here")
 	}
 }
 
