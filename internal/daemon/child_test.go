@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func listener(path string) error {
 		if err := s.Close(); err != nil {
 			return err
 		}
-		return reexec(f)
+		return reexec(f, s.ours)
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the test lets go
@@ -81,7 +82,7 @@ func listener(path string) error {
 		}
 		var left []string
 		for _, v := range os.Environ() {
-			if strings.HasPrefix(v, handedDown+"=") || strings.HasPrefix(v, "LISTEN_FDS") {
+			if strings.HasPrefix(v, "BANGER_LISTEN_") || strings.HasPrefix(v, "LISTEN_FDS") {
 				left = append(left, v)
 			}
 		}
@@ -97,6 +98,7 @@ type child struct {
 	in   io.WriteCloser
 	out  *bufio.Reader
 	says string // its first line
+	stop func()
 }
 
 func start(t *testing.T, socket string, env []string, files ...*os.File) *child {
@@ -118,13 +120,14 @@ func start(t *testing.T, socket string, env []string, files ...*os.File) *child 
 		t.Fatal(err)
 	}
 	c := &child{t: t, cmd: cmd, in: in, out: bufio.NewReader(out)}
-	t.Cleanup(func() {
+	c.stop = sync.OnceFunc(func() {
 		_ = in.Close()
 		if err := cmd.Wait(); err != nil {
 			t.Error("the child:", err)
 		}
 		cancel()
 	})
+	t.Cleanup(c.stop)
 	if c.says, err = c.out.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}

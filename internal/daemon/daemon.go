@@ -91,7 +91,7 @@ func Run(ctx context.Context, cfg config.Served) error {
 	err = d.serve(ctx)
 	if errors.Is(err, errUpgrade) {
 		d.log.Info("daemon executes its newer build")
-		err = reexec(d.handover)
+		err = reexec(d.handover, d.socket.ours)
 	}
 	d.log.Info("daemon ends", "error", err)
 	return err

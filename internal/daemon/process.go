@@ -29,7 +29,8 @@ import (
 // socket is the listener that the API is served on.
 type socket struct {
 	*net.UnixListener
-	inherited bool // from systemd or from the build that executed this one; not ours to unlink
+	inherited bool // from systemd or from the build that executed this one
+	ours      bool // made by a bangerd, which unlinks it in the end; not by systemd
 }
 
 // handOver returns the listener for another build. The socket's file stays when this one closes.
@@ -65,7 +66,7 @@ func listen(ctx context.Context, path, group string) (*socket, error) {
 	if err != nil {
 		return nil, fault.System(err, "listen on", path)
 	}
-	s := &socket{UnixListener: l.(*net.UnixListener)}
+	s := &socket{UnixListener: l.(*net.UnixListener), ours: true}
 	if g, err := user.LookupGroup(group); err == nil {
 		gid, err := strconv.Atoi(g.Gid)
 		if err == nil {
@@ -91,14 +92,19 @@ func removeSocket(path string) error {
 	return fault.System(err, "replace dead socket", path)
 }
 
-// handedDown names the descriptor of the listener that an older build left to the one it executed. Every
-// build must go on to read it: the older one cannot know what a newer one would like better.
-const handedDown = "BANGER_LISTEN_FD"
+// handedDown names the descriptor of the listener that an older build left to the one it executed, and
+// ownSocket says that a bangerd made it. Every build must go on to read them: the older one cannot know
+// what a newer one would like better.
+const (
+	handedDown = "BANGER_LISTEN_FD"
+	ownSocket  = "BANGER_LISTEN_OWN"
+)
 
 // inherit finds the listener of the build that executed this one, or of systemd. None is nil.
 func inherit() (*socket, error) {
 	var given []net.Listener
 	var err error
+	_, ours := os.LookupEnv(ownSocket)
 	if text, ok := os.LookupEnv(handedDown); ok {
 		given, err = left(text)
 	} else {
@@ -110,15 +116,15 @@ func inherit() (*socket, error) {
 	}
 	for _, l := range given {
 		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false)
-			return &socket{u, true}, nil
+			u.SetUnlinkOnClose(ours)
+			return &socket{UnixListener: u, inherited: true, ours: ours}, nil
 		}
 	}
 	return nil, nil //nolint:nilnil // nothing was inherited, which is no error
 }
 
 func left(descriptor string) ([]net.Listener, error) {
-	if err := os.Unsetenv(handedDown); err != nil { // no child is to see it
+	if err := errors.Join(os.Unsetenv(handedDown), os.Unsetenv(ownSocket)); err != nil { // no child is to see them
 		return nil, err
 	}
 	fd, err := strconv.Atoi(descriptor)
@@ -195,7 +201,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (api.Upgrade, error) {
 
 // reexec executes the build on disk in this process. The listener goes along, so that no client is
 // refused meanwhile: connections wait in its queue. It returns only when it fails.
-func reexec(listener *os.File) error {
+func reexec(listener *os.File, ours bool) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -207,6 +213,9 @@ func reexec(listener *os.File) error {
 		return fault.System(err, "hand the listener over to", exe)
 	}
 	env := append(os.Environ(), handedDown+"="+strconv.Itoa(int(fd)))
+	if ours {
+		env = append(env, ownSocket+"=1")
+	}
 	return fault.System(syscall.Exec(exe, os.Args, env), "execute", exe) //nolint:gosec // our own executable
 }
 

@@ -64,6 +64,10 @@ func TestNobodyIsRefusedDuringAnUpgrade(t *testing.T) {
 	if got := ask(t, connect(t, socket)); got != want {
 		t.Errorf("who connects after is told %q, want %q", got, want)
 	}
+	c.stop()
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("its socket is left behind: %v", err)
+	}
 }
 
 // TestSocketActivation hands a listener over as systemd does, and on to the next build.
@@ -89,6 +93,7 @@ func TestSocketActivation(t *testing.T) {
 	if got, want := ask(t, waiting), fmt.Sprintf("pid %d inherited true left []", c.cmd.Process.Pid); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	c.stop()
 	if _, err := os.Stat(socket); err != nil {
 		t.Errorf("systemd's socket: %v", err)
 	}
