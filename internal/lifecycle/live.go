@@ -24,7 +24,7 @@ type live struct {
 	hello   bool
 	isReady bool
 	clock   time.Duration // the guest's, at its latest word about its boot
-	halting bool // someone watches the vCPUs
+	halting bool          // someone watches the vCPUs
 }
 
 func newLive() *live {

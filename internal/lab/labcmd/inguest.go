@@ -1,11 +1,14 @@
 package labcmd
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +21,28 @@ import (
 // outputLimit bounds what a test's command may print, in bytes.
 const outputLimit = 1 << 20
 
+// reachBudget is how long a guest's shell may take to listen, from its init's start.
+const reachBudget = 30 * time.Second
+
+// reach dials a guest's shell, which listens some time after its VM is ready.
+func reach(ctx context.Context, c *client.Client, name string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachBudget)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := c.Dial(ctx, name, tinyroot.ShellPort)
+		if err == nil || fault.CodeOf(err) != fault.Unavailable {
+			return conn, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // inGuest runs commands in the guests that have no SSH server: those made for tests listen with a
 // shell instead.
 func inGuest() *cobra.Command {
@@ -28,7 +53,7 @@ func inGuest() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := client.New(c.Socket).Dial(cmd.Context(), args[0], tinyroot.ShellPort)
+			conn, err := reach(cmd.Context(), client.New(c.Socket), args[0])
 			if err != nil {
 				return err
 			}
