@@ -4,6 +4,7 @@
 package scripts
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -107,15 +108,30 @@ func matches(pattern, name string) (bool, error) {
 	return ok, nil
 }
 
+// attempts is how often a script is run whose guest the emulator broke.
+const attempts = 3
+
+// one runs a script, again where the emulator broke a guest. That is told, and counts as no failure of
+// the script: nothing in banger can cause or cure it.
 func (s Suite) one(ctx context.Context, name string) (failed bool, err error) {
+	for left := attempts - 1; ; left-- {
+		failed, broken, err := s.attempt(ctx, name)
+		if err != nil || broken == "" || left == 0 {
+			return failed, err
+		}
+		fmt.Fprintf(s.Out, "again %s: the emulator broke a guest's kernel, see %s\n", name, broken)
+	}
+}
+
+func (s Suite) attempt(ctx context.Context, name string) (failed bool, broken string, err error) {
 	end, err := s.Host.Begin(ctx)
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	// A short path: a Unix socket's name has 107 bytes.
 	work, err := os.MkdirTemp(s.Work, "e2e-")
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	fmt.Fprintf(s.Out, "run  %s\n", name)
 	begun := time.Now()
@@ -134,12 +150,12 @@ func (s Suite) one(ctx context.Context, name string) (failed bool, err error) {
 	}
 	if t.failed && s.Logs != "" {
 		if err := keepLogs(work, filepath.Join(s.Logs, strings.ReplaceAll(name, "/", "-"))); err != nil {
-			return false, err
+			return false, "", err
 		}
 	}
 	left, err := end(ctx)
 	if err != nil {
-		return false, fmt.Errorf("clean up: %w", err)
+		return false, "", fmt.Errorf("clean up: %w", err)
 	}
 	if len(left) > 0 && !t.failed { // one that failed half-way is excused
 		t.failed = true
@@ -150,7 +166,30 @@ func (s Suite) one(ctx context.Context, name string) (failed bool, err error) {
 		verdict = "FAIL"
 	}
 	fmt.Fprintf(s.Out, "%s %s (%.1f s)\n", verdict, name, time.Since(begun).Seconds())
-	return t.failed, os.RemoveAll(work)
+	if t.failed {
+		broken = brokenGuest(work)
+	}
+	return t.failed, broken, os.RemoveAll(work)
+}
+
+// emulatorFault is what a guest's kernel says last when the emulator runs it with the lab host's GS base,
+// which happens to one in some hundred: its page fault handler faults, and so on until its stack ends.
+const emulatorFault = "stack guard page was hit"
+
+// brokenGuest names the console of a guest that the emulator broke, or is empty.
+func brokenGuest(work string) (log string) {
+	tree, err := os.OpenRoot(work)
+	if err != nil {
+		return ""
+	}
+	defer tree.Close()
+	_ = eachLog(tree, func(name string, content []byte) error { // what cannot be read is no excuse
+		if bytes.Contains(content, []byte(emulatorFault)) {
+			log = name
+		}
+		return nil
+	})
+	return log
 }
 
 // furnish gives a script a home of its own, where the CLI and its daemon keep everything.

@@ -162,3 +162,25 @@ func TestQuery(t *testing.T) {
 		}
 	}
 }
+
+// TestBrokenGuest runs a script again when the emulator broke its guest, and not more often than that.
+func TestBrokenGuest(t *testing.T) {
+	const says = "exec sh -c 'mkdir -p $BANGER_STATE_DIR/vms/a && echo stack guard page was hit > $BANGER_STATE_DIR/vms/a/console.log'\n"
+	s, out := suite(t, map[string]string{
+		"vm/once":   says + "exec sh -c 'test -e HOST.seen || { touch HOST.seen; exit 1; }'\n",
+		"vm/always": says + "exec false\n",
+	})
+	got, err := s.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Result{Passed: 1, Failed: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if n := strings.Count(out.String(), "again vm/always: the emulator broke a guest's kernel, see script-always/state/vms/a/console.log\n"); n != attempts-1 {
+		t.Errorf("run again %d times:\n%s", n, out)
+	}
+	if n := strings.Count(out.String(), "run  vm/once"); n != 2 {
+		t.Errorf("run %d times, want 2", n)
+	}
+}
