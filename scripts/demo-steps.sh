@@ -6,6 +6,7 @@ image=$1
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
 banger image show "$image" >/dev/null 2>&1 || say banger image pull "$image"
+say banger image list
 say banger vm create demo --image "$image" --memory 512M
 trap 'banger vm delete demo --force --yes >/dev/null 2>&1 || true' EXIT
 say banger vm ssh demo -- uname -a

@@ -10,6 +10,8 @@ if why=$(banger-lab kvm 2>&1); then
   echo "demo: KVM is usable here ($why), so this runs on this host"
   exec scripts/demo-steps.sh "$image"
 fi
-echo "demo: KVM is not usable here ($why), so this runs in the lab, a host with KVM under emulation"
-banger-lab images "$image"
-exec banger-lab run --disk 8G -- /src/scripts/demo-steps.sh "$image"
+why=${why%%$'\n'*}
+echo "demo: KVM is not usable here: ${why#banger-lab: }"
+echo "demo: so this runs in the lab, an emulated host that has KVM. It is some twenty times slower than hardware."
+echo "demo: the image $image is bootstrapped on this machine, where the lab's cache has none, and given to the lab"
+exec banger-lab run --image "$image" -- /src/scripts/demo-steps.sh "$image"
