@@ -54,7 +54,7 @@ func (s *subnet) find(ctx context.Context) (netip.Prefix, error) {
 	if s.configured != "" {
 		p, err := netip.ParsePrefix(s.configured)
 		if err != nil {
-			return p, fault.New(fault.Invalid, "it is not a subnet").WithOp("use subnet", s.configured).WithHint("such as 10.99.0.0/22")
+			return p, fault.New(fault.Invalid, "it is not a subnet").WithOp("use subnet", s.configured).WithHint("such as 10.199.0.0/22")
 		}
 		return p, network.CheckSubnet(p, used)
 	}

@@ -116,7 +116,11 @@ func (m *Manager) explain(v vm.VM, err error) error {
 		return err
 	}
 	if f.Detail == "" {
-		f = f.WithDetail(m.dirs.Tail(m.layout.ConsoleLog(v.ID), tailLines))
+		text := m.dirs.Tail(m.layout.ConsoleLog(v.ID), tailLines)
+		if text == "" { // the guest died without a word
+			text = m.dirs.Tail(m.layout.FirecrackerLog(v.ID), tailLines)
+		}
+		f = f.WithDetail(text)
 	}
 	return f.WithLogs(m.layout.ConsoleLog(v.ID), m.layout.FirecrackerLog(v.ID))
 }

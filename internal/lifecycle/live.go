@@ -192,6 +192,10 @@ func (m *Manager) watchHalt(l *live) {
 	})
 }
 
+// haltSilences is how many intervals in a row a guest must be silent. An init pauses, with everything
+// ended and nothing to do, between its last signal and the reset: busybox for a second.
+const haltSilences = 2
+
 // haltBudget is how long a guest may take from its farewell to its end before we stop looking: a
 // shutdown that hangs is the user's to kill.
 const haltBudget = 5 * time.Minute
@@ -204,7 +208,7 @@ func (m *Manager) halted(ctx context.Context, l *live) bool {
 	defer tick.Stop()
 	p := l.process()
 	last, _ := m.hyper.CPUTime(p)
-	for {
+	for silences := 0; ; {
 		select {
 		case <-ctx.Done():
 			return false
@@ -219,12 +223,16 @@ func (m *Manager) halted(ctx context.Context, l *live) bool {
 		silent := now == last
 		last = now
 		if !silent {
+			silences = 0
 			continue
 		}
 		ping, stop := context.WithTimeout(ctx, m.HaltInterval)
 		err = l.agent().Ping(ping)
 		stop()
-		if err != nil {
+		if silences++; err == nil {
+			silences = 0
+		}
+		if silences == haltSilences {
 			return true
 		}
 	}

@@ -49,7 +49,7 @@ func PickSubnet(used []netip.Prefix) (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, fault.New(fault.Exhausted, "every subnet that banger tries overlaps a route or address of this host").
-		WithOp("choose subnet", "").WithHint("set subnet in the daemon's configuration to one that is free, such as 10.99.0.0/22")
+		WithOp("choose subnet", "").WithHint("set subnet in the daemon's configuration to one that is free, such as 10.199.0.0/22")
 }
 
 // CheckSubnet reports why the instance cannot use a subnet, or nil.
@@ -59,7 +59,7 @@ func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
 	}
 	switch {
 	case !p.Addr().Is4():
-		return bad("it is not an IPv4 subnet").WithHint("such as 10.99.0.0/22")
+		return bad("it is not an IPv4 subnet").WithHint("such as 10.199.0.0/22")
 	case p != p.Masked():
 		return bad("it has address bits beyond its length").WithHint("write %s", p.Masked())
 	case p.Bits() < minBits || p.Bits() > maxBits:

@@ -27,16 +27,16 @@ func ParseSize(s string) (int64, error) {
 		return refuse("it has no unit")
 	}
 	var unit int64
-	switch strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(t[i:])), "B"), "I") {
-	case "":
+	switch strings.ToUpper(strings.TrimSpace(t[i:])) {
+	case "B":
 		unit = 1
-	case "K":
+	case "K", "KB", "KIB":
 		unit = KiB
-	case "M":
+	case "M", "MB", "MIB":
 		unit = MiB
-	case "G":
+	case "G", "GB", "GIB":
 		unit = GiB
-	case "T":
+	case "T", "TB", "TIB":
 		unit = TiB
 	default:
 		return refuse("the unit is unknown")

@@ -8,6 +8,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/app"
+	"banger/internal/cli/exit"
 	"banger/internal/cli/ssh"
 	"banger/internal/cli/userkey"
 	"banger/internal/client"
@@ -99,10 +100,31 @@ func sshInto(ctx context.Context, a *app.App, name string, command []string, o s
 		Proxy: []string{self, "--socket", socket, "internal", "ssh-proxy", string(v.ID)},
 		TTY:   o.tty, Options: o.options, Command: command,
 	}.Run(ctx, a.IO)
-	if len(command) == 0 && a.IO.InTTY {
+	parting(ctx, a, c, v, len(command) == 0 && a.IO.InTTY, exit.Of(err) == sshFailed)
+	return err
+}
+
+// sshFailed is ssh's own exit status, where it could not connect or lost the connection.
+const sshFailed = 255
+
+// parting tells what became of the VM: after an interactive session that it runs on, and after a broken
+// connection why, where it is the VM that went away. It only informs: what fails here is passed over.
+func parting(ctx context.Context, a *app.App, c *client.Client, v api.VM, interactive, broken bool) {
+	if !interactive && !broken {
+		return
+	}
+	now, err := c.VM(ctx, string(v.ID))
+	switch {
+	case err != nil:
+	case now.State != nouns.Running:
+		why := ""
+		if now.Reason != "" {
+			why = ": " + now.Reason
+		}
+		a.Hint("%s is %s%s; start it with: banger vm start %s", v.Name, now.State, why, v.Name)
+	case interactive && !broken: // a guest that is going down is running until it is down
 		a.Hint("%s is still running; stop it with: banger vm stop %s", v.Name, v.Name)
 	}
-	return err
 }
 
 // reachable tells before ssh starts what ssh would only hint at.
