@@ -198,7 +198,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	disks := block.Disks{}
 	d.manager = lifecycle.New(lifecycle.Config{
 		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
-		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, &d.children}, Guests: guests{d.log}, Dirs: vmdir.Dirs{Layout: d.layout},
+		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: vmdir.Dirs{Layout: d.layout},
 		// Every feature of a VM, in the order in which its devices appear in the guest.
 		Features: []feature.Feature{
 			disk.Root(d.layout, disks),
@@ -258,14 +258,15 @@ func (d *Daemon) run(ctx context.Context, argv, env []string, onLine func(string
 	return err
 }
 
-// hypervisor counts the processes that the driver starts.
+// hypervisor counts the processes that the driver starts, and tells what was spent before each.
 type hypervisor struct {
 	*firecracker.Driver
-	children *atomic.Int64
+	daemon *Daemon
 }
 
 func (h hypervisor) Start(ctx context.Context, m vm.Machine, console func(string)) (vm.Process, error) {
-	h.children.Add(1)
+	h.daemon.children.Add(1)
+	h.daemon.log.Info("hypervisor starts", "id", m.ID, "commits", h.daemon.store.Commits(), "children", h.daemon.children.Load())
 	return h.Driver.Start(ctx, m, console)
 }
 

@@ -27,6 +27,7 @@ type CreateRequest struct {
 // Create validates the request, commits its intent and begins the operation that makes the VM and
 // boots it. What a failed operation had made is gone again when it ends.
 func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateRequest) (op.Operation, error) {
+	arrived := time.Now()
 	m.choosing.RLock()
 	defer m.choosing.RUnlock()
 	v, err := m.draft(ctx, caller, req)
@@ -37,6 +38,7 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
 	}
 	o := newOperation(KindCreate, v, caller.UID)
+	o.Created = arrived // checking the request takes time too
 	v, err = m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
 		b, berr := m.blueprint(leased)
 		err = berr
