@@ -167,7 +167,7 @@ func (s Suite) attempt(ctx context.Context, name string) (failed bool, broken st
 	}
 	fmt.Fprintf(s.Out, "%s %s (%.1f s)\n", verdict, name, time.Since(begun).Seconds())
 	if t.failed {
-		broken = brokenGuest(work)
+		broken = BrokenGuest(work)
 	}
 	return t.failed, broken, os.RemoveAll(work)
 }
@@ -179,8 +179,8 @@ func emulatorFaults() [][]byte {
 	return [][]byte{[]byte("stack guard page was hit"), []byte("KVM_EXIT_SHUTDOWN")}
 }
 
-// brokenGuest names a log of a guest that the emulator broke, or is empty.
-func brokenGuest(work string) (log string) {
+// BrokenGuest names a log of a guest that the emulator broke, or is empty.
+func BrokenGuest(work string) (log string) {
 	tree, err := os.OpenRoot(work)
 	if err != nil {
 		return ""
