@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -41,7 +42,10 @@ type Host interface {
 	Begin(ctx context.Context) (end func(context.Context) (left []string, err error), err error)
 }
 
-const scriptTimeout = 10 * time.Minute
+const (
+	scriptTimeout = 10 * time.Minute
+	overdueGrace  = 5 * time.Second
+)
 
 // Result counts scripts.
 type Result struct{ Passed, Failed int }
@@ -124,10 +128,11 @@ func (s Suite) one(ctx context.Context, name string) (failed bool, err error) {
 }
 
 func (s Suite) attempt(ctx context.Context, name string) (failed bool, broken string, err error) {
-	end, err := s.Host.Begin(ctx)
+	cleanUp, err := s.Host.Begin(ctx)
 	if err != nil {
 		return false, "", err
 	}
+	end := sync.OnceValues(func() ([]string, error) { return cleanUp(ctx) })
 	// A short path: a Unix socket's name has 107 bytes.
 	work, err := os.MkdirTemp(s.Work, "e2e-")
 	if err != nil {
@@ -140,11 +145,18 @@ func (s Suite) attempt(ctx context.Context, name string) (failed bool, broken st
 		timeout = scriptTimeout
 	}
 	t := &run{verbose: s.Verbose}
+	// At its deadline a script's command is ended. What that command began may hold its output open, and
+	// would be waited for without end.
+	overdue := time.AfterFunc(timeout+overdueGrace, func() { _, _ = end() }) // its outcome is read below
 	runScript(t, testscript.Params{
 		Files: []string{filepath.Join(s.Dir, name+".txtar")}, WorkdirRoot: work, Deadline: begun.Add(timeout),
 		Setup: func(env *testscript.Env) error { return s.furnish(ctx, env) }, Cmds: commands(ctx, s.Host),
 		RequireUniqueNames: true,
 	})
+	if !overdue.Stop() {
+		t.failed = true
+		fmt.Fprintf(&t.log, "it did not end within %s, so its processes were ended\n", timeout)
+	}
 	if t.failed || s.Verbose {
 		fmt.Fprint(s.Out, indent(t.log.String()))
 	}
@@ -153,7 +165,7 @@ func (s Suite) attempt(ctx context.Context, name string) (failed bool, broken st
 			return false, "", err
 		}
 	}
-	left, err := end(ctx)
+	left, err := end()
 	if err != nil {
 		return false, "", fmt.Errorf("clean up: %w", err)
 	}

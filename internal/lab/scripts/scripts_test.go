@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -183,4 +185,35 @@ func TestBrokenGuest(t *testing.T) {
 	if n := strings.Count(out.String(), "run  vm/once"); n != 2 {
 		t.Errorf("run %d times, want 2", n)
 	}
+}
+
+// TestOverdue ends a script whose command is gone while what that began holds its output open.
+func TestOverdue(t *testing.T) {
+	s, out := suite(t, map[string]string{"vm/hangs": "exec sh hang.sh\n-- hang.sh --\nsleep 60 & echo $! > HOST.pid; exit 0\n"})
+	s.Timeout = time.Second
+	s.Host = killingHost{s.Host.(fakeHost)}
+	begun := time.Now()
+	if got, err := s.Run(t.Context()); err != nil || got.Failed != 1 {
+		t.Errorf("got %+v, %v:\n%s", got, err, out)
+	}
+	if took := time.Since(begun); took > 50*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// killingHost ends the process that a script left.
+type killingHost struct{ fakeHost }
+
+func (h killingHost) Begin(context.Context) (func(context.Context) ([]string, error), error) {
+	return func(context.Context) ([]string, error) {
+		text, err := os.ReadFile(h.file + ".pid")
+		if err != nil {
+			return nil, err
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return nil, err
+		}
+		return nil, syscall.Kill(pid, syscall.SIGKILL)
+	}, nil
 }
