@@ -116,6 +116,11 @@ func serve(version string, log *slog.Logger) error {
 			return fmt.Errorf("%s: %w", initrd.ServicesEnv, err)
 		}
 	}
+	hello := initrd.Hello(version, agentproto.PhaseResident)
+	hello.Token = os.Getenv(initrd.TokenEnv)
+	if err := os.Unsetenv(initrd.TokenEnv); err != nil { // what the server starts needs none
+		return err
+	}
 	l, err := vsock.Listen(agentproto.RequestPort, nil)
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
@@ -123,7 +128,7 @@ func serve(version string, log *slog.Logger) error {
 	a := &agent.Agent{
 		Listener:    hostOnly{l},
 		DialHost:    dialHost,
-		Hello:       initrd.Hello(version, agentproto.PhaseResident),
+		Hello:       hello,
 		Services:    services,
 		Machine:     &machine.Machine{Version: version, Log: log},
 		Log:         log,

@@ -27,7 +27,7 @@ import (
 const (
 	HostCID     = 2    // the host, as a guest dials it
 	ControlPort = 1024 // host listens
-	RequestPort = 1025 // agent listens
+	RequestPort = 1023 // agent listens; below 1024, so no unprivileged process can in its place
 )
 
 // Bounds of a frame in bytes. The host is trusted with a whole guest config; what a guest may say
@@ -118,6 +118,7 @@ type Hello struct {
 	Arch       string `json:"arch"`    // GOARCH
 	BootID     string `json:"boot_id"` // of the guest's kernel
 	Phase      Phase  `json:"phase"`
+	Token      string `json:"token,omitempty"` // from the Welcome of PhaseBoot; needed in PhaseResident
 }
 
 // Phase says which of the agent's lives is speaking.
@@ -134,9 +135,13 @@ type Welcome struct {
 	Version int          `json:"version"`
 	Now     time.Time    `json:"now"` // host's clock, taken as the frame is written
 	Config  *GuestConfig `json:"config,omitempty"`
+
+	// Token is set in PhaseBoot too. Any process of the guest can dial the host; by the token the host
+	// knows the resident agent, so it must be kept from unprivileged ones.
+	Token string `json:"token,omitempty"`
 }
 
-// Refused answers a Hello whose versions do not overlap.
+// Refused answers a Hello whose versions do not overlap, or that comes from somebody else than an agent.
 type Refused struct {
 	Reason string `json:"reason"`
 }

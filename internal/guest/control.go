@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"banger/internal/agentproto"
@@ -16,8 +17,8 @@ const (
 	welcomeBudget = 5 * time.Second        // for the guest to take our answer
 	maxPending    = 4                      // connections that have not said Hello
 	acceptPause   = 20 * time.Millisecond  // between two connections
-	frameBurst    = 32                     // frames of a connection that are taken at once
-	framePause    = 100 * time.Millisecond // between two frames beyond that
+	burst         = 32                     // events that are taken at once, and complaints that are logged
+	burstPause    = 100 * time.Millisecond // between two beyond that
 )
 
 // accept takes connections, slowly enough that a guest that dials in a loop costs nothing.
@@ -51,11 +52,14 @@ func (g *Guest) admit(conn net.Conn, pending chan struct{}) {
 		stop := context.AfterFunc(g.ctx, func() { _ = conn.Close() })
 		defer stop()
 		hello, err := g.greet(conn)
+		if err == nil && !g.pace() {
+			err = net.ErrClosed
+		}
 		<-pending
 		if err == nil {
 			err = g.listen(conn, hello)
 		}
-		if err != nil && g.ctx.Err() == nil {
+		if err != nil && g.ctx.Err() == nil && g.complaints.take(time.Now()) {
 			g.log.Warn("control connection", "dir", g.dir.Name(), "error", Clean(err.Error(), maxMsg))
 		}
 	})
@@ -73,18 +77,20 @@ func (g *Guest) greet(conn net.Conn) (agentproto.Hello, error) {
 	if f.Hello == nil {
 		return agentproto.Hello{}, errors.New("it did not begin with hello")
 	}
-	hello := cleanHello(*f.Hello)
 	if err := conn.SetDeadline(time.Now().Add(welcomeBudget)); err != nil {
 		return agentproto.Hello{}, err
 	}
-	welcome, err := g.welcome(hello)
+	welcome, err := g.welcome(*f.Hello)
 	if err != nil {
 		return agentproto.Hello{}, errors.Join(err, agentproto.WriteFrame(conn, agentproto.FromHost{Refused: &agentproto.Refused{Reason: err.Error()}}))
 	}
 	if err := agentproto.WriteFrame(conn, agentproto.FromHost{Welcome: &welcome}); err != nil {
 		return agentproto.Hello{}, err
 	}
-	return hello, conn.SetDeadline(time.Time{})
+	if welcome.Config != nil {
+		g.setBooted() // no later: once init runs, who asks may be anybody
+	}
+	return cleanHello(*f.Hello), conn.SetDeadline(time.Time{})
 }
 
 func (g *Guest) welcome(hello agentproto.Hello) (agentproto.Welcome, error) {
@@ -98,9 +104,11 @@ func (g *Guest) welcome(hello agentproto.Hello) (agentproto.Welcome, error) {
 		if g.hasBooted() {
 			return agentproto.Welcome{}, errors.New("this VM has booted already")
 		}
-		w.Config = new(g.config())
+		w.Config, w.Token = new(g.config()), g.token
 	case agentproto.PhaseResident:
-		g.setBooted()
+		if !g.knows(hello.Token) {
+			return agentproto.Welcome{}, errors.New("this is not the agent that was left in the guest")
+		}
 	default:
 		return agentproto.Welcome{}, errors.New("hello names no phase that this host knows")
 	}
@@ -130,9 +138,7 @@ func (g *Guest) listen(conn net.Conn, hello agentproto.Hello) error {
 	g.current = conn
 	g.mu.Unlock()
 	g.emit(conn, Event{Hello: &hello})
-
-	burst := frameBurst
-	for last := time.Now(); ; last = time.Now() {
+	for {
 		var f agentproto.FromAgent
 		if err := agentproto.ReadFrame(conn, &f, agentproto.MaxFromAgent); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
@@ -140,18 +146,44 @@ func (g *Guest) listen(conn net.Conn, hello agentproto.Hello) error {
 			}
 			return err
 		}
-		if f.Progress != nil && f.Progress.Stage == agentproto.StageInit {
-			g.setBooted()
-		}
 		if e, ok := clean(f); ok {
 			g.emit(conn, e)
 		}
-		// A guest that talks without end is read at our pace; its own buffers fill up.
-		burst = min(frameBurst, burst+int(time.Since(last)/framePause))
-		if burst--; burst <= 0 && !g.pause(framePause) {
+		if !g.pace() {
 			return nil
 		}
 	}
+}
+
+// pace keeps a guest that talks without end, on one connection or on ever new ones, at our pace; its own
+// buffers fill up. It reports whether the guest is still open.
+func (g *Guest) pace() bool {
+	for !g.words.take(time.Now()) {
+		if !g.pause(burstPause) {
+			return false
+		}
+	}
+	return true
+}
+
+// allowance is a right to burst things at once, and to one more in each burstPause.
+type allowance struct {
+	mu    sync.Mutex
+	spent int
+	since time.Time // when spent was right
+}
+
+func (a *allowance) take(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if back := now.Sub(a.since) / burstPause; back > 0 {
+		a.spent, a.since = max(0, a.spent-int(min(back, burst))), now
+	}
+	if a.spent == burst {
+		return false
+	}
+	a.spent++
+	return true
 }
 
 // emit delivers an event if conn still is the current connection.

@@ -37,6 +37,7 @@ type Guest struct {
 	dir      *os.File // the hypervisor's working directory
 	listener *net.UnixListener
 	config   func() agentproto.GuestConfig
+	token    string // by which the resident agent is known
 	events   func(Event)
 	log      *slog.Logger
 
@@ -46,17 +47,20 @@ type Guest struct {
 
 	mu      sync.Mutex
 	current net.Conn // the newest control connection that said Hello
-	booted  bool     // the guest config is not given out any more
+	booted  bool     // the guest config has been given out
 
 	deliver sync.Mutex // events are delivered one at a time
+
+	words      allowance // of the guest to cause events
+	complaints allowance // of ours to log what is wrong with its connections
 }
 
 // Open listens for the agent of the VM whose hypervisor works in dir. It must be called before the
 // guest boots, or after a restart of the daemon.
 //
-// config is asked for anew at each Hello of the initrd's agent, until that has handed over to the
-// guest's init: the config holds secrets, and any process of the guest can dial the host. A nil
-// config says that this VM has booted already.
+// config is asked for at the Hello of the initrd's agent, and given out once: it holds secrets, and any
+// process of the guest can dial the host. With it goes a token, which the resident agent must show. A
+// nil config says that this VM has booted already, with the token that is in dir.
 //
 // events are delivered one at a time, from the moment Open is called until Close returns; events
 // must not call Close.
@@ -64,6 +68,15 @@ func Open(dir string, config func() agentproto.GuestConfig, events func(Event), 
 	// Sockets are named through the directory's descriptor: a socket address holds 107 bytes.
 	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
+		return nil, listenError(dir, err)
+	}
+	secret := makeToken
+	if config == nil {
+		secret = readToken
+	}
+	token, err := secret(d)
+	if err != nil {
+		_ = d.Close()
 		return nil, listenError(dir, err)
 	}
 	path := socketPath(d, vm.FileVsock+"_"+strconv.Itoa(agentproto.ControlPort))
@@ -76,7 +89,7 @@ func Open(dir string, config func() agentproto.GuestConfig, events func(Event), 
 		_ = d.Close()
 		return nil, listenError(dir, err)
 	}
-	g := &Guest{dir: d, listener: l, config: config, events: events, log: log, booted: config == nil}
+	g := &Guest{dir: d, listener: l, config: config, token: token, events: events, log: log, booted: config == nil}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.tasks.Go(g.accept)
 	return g, nil

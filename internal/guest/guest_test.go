@@ -363,7 +363,7 @@ func silence(c net.Conn) { _, _ = io.Copy(io.Discard, c) } // until the client g
 // answer reads the CONNECT line and says text.
 func answer(text string) func(net.Conn) {
 	return func(c net.Conn) {
-		_, _ = io.ReadFull(c, make([]byte, len("CONNECT 1025\n")))
+		_, _ = io.ReadFull(c, make([]byte, len("CONNECT 1023\n")))
 		_, _ = io.WriteString(c, text) // the test sees what is missing
 		if text != "" {
 			silence(c)

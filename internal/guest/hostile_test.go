@@ -1,11 +1,17 @@
 package guest_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -50,6 +56,31 @@ func greet(t *testing.T, c net.Conn, phase agentproto.Phase) agentproto.Welcome 
 		t.Fatal(err)
 	}
 	return w
+}
+
+// resident dials as the agent that was left in the guest.
+func resident(t *testing.T, h *host, c net.Conn) {
+	t.Helper()
+	if _, err := agent.Greet(c, residentHello(t, h)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func residentHello(t *testing.T, h *host) agentproto.Hello {
+	t.Helper()
+	token, err := os.ReadFile(filepath.Join(h.dir, "agent.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return agentproto.Hello{Phase: agentproto.PhaseResident, Token: string(token)}
+}
+
+// refused says Hello and is not let in.
+func refused(t *testing.T, c net.Conn, hello agentproto.Hello, why string) {
+	t.Helper()
+	if _, err := agent.Greet(c, hello); !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), why) {
+		t.Errorf("%+v: got %v", hello, err)
+	}
 }
 
 func send(t *testing.T, c net.Conn, f agentproto.FromAgent) {
@@ -110,42 +141,82 @@ func TestMisbehaviourEndsTheConnection(t *testing.T) {
 	}
 }
 
-// The config holds the guest's host key: only the initrd may ask for it, and that as often as it
-// needs.
-func TestConfigIsGivenToTheInitrdOnly(t *testing.T) {
-	refused := func(t *testing.T, c net.Conn) {
-		t.Helper()
-		_, err := agent.Greet(c, agentproto.Hello{Phase: agentproto.PhaseBoot})
-		if !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), "this VM has booted already") {
-			t.Errorf("got %v", err)
-		}
-	}
-	t.Run("until init runs", func(t *testing.T) {
+// The config holds the guest's host key: whoever asks for it after the initrd did is somebody else.
+func TestConfigIsGivenOnce(t *testing.T) {
+	again := agentproto.Hello{Phase: agentproto.PhaseBoot}
+	t.Run("at boot", func(t *testing.T) {
 		h := open(t, config)
 		dial := wire(t, h)
-		for range 2 {
-			if w := greet(t, dial(), agentproto.PhaseBoot); w.Config == nil || w.Config.Hostname != "dev" {
-				t.Fatalf("got %+v", w)
-			}
+		if w := greet(t, dial(), agentproto.PhaseBoot); w.Config == nil || w.Config.Hostname != "dev" || w.Token == "" {
+			t.Fatalf("got %+v", w)
 		}
-		c := dial()
-		greet(t, c, agentproto.PhaseBoot)
-		send(t, c, agentproto.FromAgent{Progress: &agentproto.Progress{Stage: agentproto.StageInit}})
-		h.expect(t, "hello boot", "hello boot", "hello boot", "progress init")
-		refused(t, dial())
-	})
-	t.Run("not after the resident agent came", func(t *testing.T) {
-		h := open(t, config)
-		dial := wire(t, h)
-		if w := greet(t, dial(), agentproto.PhaseResident); w.Config != nil {
-			t.Errorf("got %+v", w)
-		}
-		refused(t, dial())
+		h.expect(t, "hello boot")
+		refused(t, dial(), again, "this VM has booted already")
 	})
 	t.Run("not after a restart of the daemon", func(t *testing.T) {
 		h := open(t, nil)
-		refused(t, wire(t, h)())
+		refused(t, wire(t, h)(), again, "this VM has booted already")
 	})
+}
+
+// Any process of a guest can dial the host, and none but the agent is heard.
+func TestImpostors(t *testing.T) {
+	h := open(t, config)
+	dial := wire(t, h)
+	w := greet(t, dial(), agentproto.PhaseBoot)
+	h.expect(t, "hello boot")
+	genuine := dial()
+	resident(t, h, genuine)
+	h.expect(t, "hello resident")
+	const why = "this is not the agent that was left in the guest"
+	for _, token := range []string{"", "x", w.Token[1:], w.Token + "x", strings.ToLower(w.Token)} {
+		refused(t, dial(), agentproto.Hello{Phase: agentproto.PhaseResident, Token: token}, why)
+	}
+	send(t, genuine, agentproto.FromAgent{Ready: &agentproto.Ready{}}) // it still is the current one
+	h.expect(t, "ready 0")
+
+	t.Run("another boot has another token", func(t *testing.T) {
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		next, err := guest.Open(h.dir, config, func(guest.Event) {}, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, dial(), agentproto.Hello{Phase: agentproto.PhaseResident, Token: w.Token}, why)
+		if err := next.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("without a token nobody is known", func(t *testing.T) {
+		h := open(t, nil)
+		refused(t, wire(t, h)(), agentproto.Hello{Phase: agentproto.PhaseResident}, why)
+	})
+}
+
+// What lies in the place of the token is neither written nor read through.
+func TestTokenFile(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := errors.Join(os.WriteFile(victim, []byte("sacred"), 0o600), os.Symlink(victim, filepath.Join(dir, "agent.token"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.Open(dir, nil, func(guest.Event) {}, quiet()); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link was read: %v", err)
+	}
+	g, err := guest.Open(dir, config, func(guest.Event) {}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "sacred" {
+		t.Errorf("the link's target holds %q, %v", text, err)
+	}
+	fi, err := os.Lstat(filepath.Join(dir, "agent.token"))
+	if err != nil || fi.Mode() != 0o600 {
+		t.Errorf("got %v, %v", fi.Mode(), err)
+	}
 }
 
 func TestTheNewestConnectionWins(t *testing.T) {
@@ -155,7 +226,7 @@ func TestTheNewestConnectionWins(t *testing.T) {
 	greet(t, old, agentproto.PhaseBoot)
 	h.expect(t, "hello boot")
 	young := dial()
-	greet(t, young, agentproto.PhaseResident)
+	resident(t, h, young)
 	h.expect(t, "hello resident")
 	closed(t, old)
 	send(t, young, agentproto.FromAgent{Ready: &agentproto.Ready{}})
@@ -179,7 +250,7 @@ func TestWordsAreCleaned(t *testing.T) {
 func TestFlood(t *testing.T) {
 	h := open(t, config)
 	c := wire(t, h)()
-	greet(t, c, agentproto.PhaseResident)
+	resident(t, h, c)
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +271,65 @@ func TestFlood(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-stopped
+}
+
+// Hanging up and dialling again buys a guest nothing: neither events nor lines in the log.
+func TestReconnectStorm(t *testing.T) {
+	var log lockedBuffer
+	dir, events := t.TempDir(), make(chan guest.Event, 1000)
+	g, err := guest.Open(dir, config, func(e guest.Event) { events <- e }, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{Guest: g, dir: dir, events: events}
+	dial := wire(t, h)
+	const storm = 45
+	begun := time.Now()
+	for range storm {
+		c := dial()
+		if _, err := io.WriteString(c, "\x00\x00\x00\x02{}"); err != nil {
+			t.Fatal(err)
+		}
+		closed(t, c)
+	}
+	hello, deadline := residentHello(t, h), time.Now().Add(20*time.Second)
+	for len(events) < storm && time.Now().Before(deadline) {
+		c := dial()
+		if _, err := agent.Greet(c, hello); err == nil { // else too many wait to be heard already
+			send(t, c, agentproto.FromAgent{Farewell: &agentproto.Farewell{}})
+		}
+	}
+	if len(events) < storm {
+		t.Fatalf("%d events in all", len(events))
+	}
+	// A burst of each at once, then one in a tenth of a second.
+	allowed := 32 + int(time.Since(begun)/(100*time.Millisecond)) + 1
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > allowed {
+		t.Errorf("%d lines were logged, %d allowed", lines, allowed)
+	}
+	if allowed < storm {
+		t.Errorf("%d events were taken in %v", storm, time.Since(begun))
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // A guest that opens connections and says nothing holds no more than a few.

@@ -3,6 +3,7 @@ package initrd
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -25,12 +26,12 @@ func (b *Boot) mountDisks(ctx context.Context, mounts []agentproto.Mount) error 
 		return err
 	}
 	defer root.Close()
-	b.grow(root, rootDisk)
+	b.settle(root, rootDisk)
 	for _, m := range mounts {
 		if err := mountInside(ctx, root, m); err != nil {
 			return err
 		}
-		b.grow(root, m)
+		b.settle(root, m)
 	}
 	return nil
 }
@@ -67,20 +68,33 @@ func mount(ctx context.Context, m agentproto.Mount, dir string) error {
 	return nil
 }
 
-// grow lets a mounted file system fill its disk. One that cannot serves as it is: what is on it
-// matters more.
-func (b *Boot) grow(root *os.Root, m agentproto.Mount) {
-	if !m.Grow || m.FSType != "ext4" {
+// settle lets a mounted file system fill its disk, and keeps it sparse. One that cannot serves as it is:
+// what is on it matters more.
+func (b *Boot) settle(root *os.Root, m agentproto.Mount) {
+	if m.FSType != "ext4" {
 		return
 	}
 	dir, err := root.Open(inside(m)) // opened after the mount, so it is the mounted one
 	if err == nil {
-		err = growExt4(m.Device, dir)
+		if m.Grow {
+			err = growExt4(m.Device, dir)
+		}
+		err = errors.Join(err, keepSparse(dir))
 		_ = dir.Close()
 	}
 	if err != nil {
-		b.Log.Error("grow the file system", "device", m.Device, "error", err)
+		b.Log.Error("settle the file system", "device", m.Device, "error", err)
 	}
+}
+
+// keepSparse has the kernel leave unused inode tables alone. It would write zeroes over them in the
+// background, a 64th of the disk, and so fill the host's sparse file with what that holds as holes. It
+// must follow growth: growth without lazy tables writes those zeroes at once.
+func keepSparse(dir *os.File) error {
+	if err := unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), "", unix.MS_REMOUNT, "noinit_itable"); err != nil {
+		return fmt.Errorf("remount with noinit_itable: %w", err)
+	}
+	return nil
 }
 
 // ext4IocResizeFS is EXT4_IOC_RESIZE_FS of the kernel's fs/ext4/ext4.h: _IOW('f', 16, __u64).

@@ -19,6 +19,10 @@ import (
 // a JSON array of agentproto.Service.
 const ServicesEnv = "BANGER_SERVICES"
 
+// TokenEnv is the environment variable by which the resident agent gets the token of its Hello. Only
+// root can read a process's environment.
+const TokenEnv = "BANGER_TOKEN"
+
 // agentCgroup keeps the resident agent apart from the units that an init stops one by one.
 const agentCgroup = "/sys/fs/cgroup/banger-agent"
 
@@ -151,7 +155,7 @@ func (b *Boot) leaveAgent(services []agentproto.Service) error {
 	}
 	attr := &os.ProcAttr{
 		Dir:   "/",
-		Env:   []string{searchPath, ServicesEnv + "=" + string(list)},
+		Env:   []string{searchPath, ServicesEnv + "=" + string(list), TokenEnv + "=" + b.token},
 		Files: []*os.File{null, log, log},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}

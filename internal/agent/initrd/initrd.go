@@ -44,6 +44,7 @@ type Boot struct {
 	Log      *slog.Logger                                // to the console
 
 	conn    net.Conn // nil until the host has answered
+	token   string   // by which the host will know the resident agent
 	pending []agentproto.Progress
 }
 
@@ -139,7 +140,7 @@ func (b *Boot) meetHost(ctx context.Context) (agentproto.GuestConfig, error) {
 	if w.Config == nil {
 		return agentproto.GuestConfig{}, errors.New("the host sent no guest config")
 	}
-	b.conn = conn
+	b.conn, b.token = conn, w.Token
 	for _, p := range b.pending {
 		b.send(agentproto.FromAgent{Progress: &p})
 	}

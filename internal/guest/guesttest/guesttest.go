@@ -150,6 +150,7 @@ func (p *port) Addr() net.Addr { return &net.UnixAddr{Name: vm.FileVsock, Net: "
 // Guest is a guest without a machine: an initrd's hello, then the resident agent.
 type Guest struct {
 	Config agentproto.GuestConfig // what the host sent at boot
+	token  string                 // came with it
 	Ended  chan struct{}          // closed when the host has had it shut down
 
 	device  *Device
@@ -175,10 +176,12 @@ func Boot(ctx context.Context, dir string, log *slog.Logger) (*Guest, error) {
 	if err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
+	resident := hello()
+	resident.Token = g.token
 	a := &agent.Agent{
 		Listener:    l,
 		DialHost:    func(ctx context.Context) (net.Conn, error) { return dev.DialHost(ctx, agentproto.ControlPort) },
-		Hello:       hello(),
+		Hello:       resident,
 		Services:    g.Config.Services,
 		Machine:     g.machine,
 		Log:         log,
@@ -207,7 +210,7 @@ func (g *Guest) hello(ctx context.Context) error {
 	if w.Config == nil {
 		return errors.New("the host sent no guest config")
 	}
-	g.Config = *w.Config
+	g.Config, g.token = *w.Config, w.Token
 	for _, stage := range []string{agentproto.StageConfig, agentproto.StageInit} {
 		p := agentproto.FromAgent{Progress: &agentproto.Progress{Stage: stage, Uptime: g.machine.Uptime()}}
 		if err := agentproto.WriteFrame(c, p); err != nil {
