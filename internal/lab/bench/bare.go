@@ -22,6 +22,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/imagebuild"
 	"banger/internal/lab/scripts"
+	"banger/internal/op"
 	"banger/internal/store"
 	"banger/internal/vm"
 )
@@ -68,35 +69,61 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string) (bare, error) 
 	return bare{work: work, layout: layout, links: link.New(tag), vm: v, config: b.Guest}, nil
 }
 
-// boot returns the time from Firecracker's fork to the agent's Ready.
-func (b bare) boot(ctx context.Context) (took time.Duration, err error) {
+// boot boots once.
+func (b bare) boot(ctx context.Context) (took Bare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bareTime)
 	defer cancel()
 	dir, err := os.MkdirTemp(b.work, "bare-")
 	if err != nil {
-		return 0, err
+		return took, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := b.furnish(ctx, dir); err != nil {
-		return 0, err
+		return took, err
 	}
 	if err := b.links.Attach(ctx, b.vm.Lease); err != nil {
-		return 0, err
+		return took, err
 	}
 	defer func() { err = errors.Join(err, b.links.Detach(context.WithoutCancel(ctx), b.vm.Lease.TAP)) }()
-	ready := make(chan time.Time, 1)
-	told := false
-	g, err := guest.Open(dir, func() agentproto.GuestConfig { return b.config }, func(e guest.Event) {
-		if e.Ready != nil && !told {
-			told = true
-			ready <- time.Now()
-		}
-	}, slog.New(slog.DiscardHandler))
+	w := &witness{ready: make(chan readiness, 1)}
+	g, err := guest.Open(dir, func() agentproto.GuestConfig { return b.config }, w.hear, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return 0, err
+		return took, err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
-	return b.execute(ctx, dir, ready)
+	return b.execute(ctx, dir, w.ready)
+}
+
+// readiness is an agent's Ready with what it had said before.
+type readiness struct {
+	at     time.Time
+	clock  time.Duration // the guest's
+	stages []op.Stage
+}
+
+// witness hears what an agent says of its guest's boot, one event at a time.
+type witness struct {
+	ready chan readiness // gets one, and must have room for it
+	so    readiness
+	told  bool
+}
+
+func (w *witness) hear(e guest.Event) {
+	switch {
+	case w.told:
+	case e.Progress != nil:
+		w.note("guest."+e.Progress.Stage, e.Progress.Uptime)
+	case e.Ready != nil:
+		w.so.at = time.Now()
+		w.note(stageServices, e.Ready.Uptime)
+		w.told = true
+		w.ready <- w.so
+	}
+}
+
+func (w *witness) note(stage string, at time.Duration) {
+	w.so.stages = append(w.so.stages, op.Stage{Name: stage, Duration: at - w.so.clock, Done: true})
+	w.so.clock = at
 }
 
 // furnish fills the directory as the VM's was filled: the same kernel, initrd and configuration, and
@@ -114,32 +141,33 @@ func (b bare) furnish(ctx context.Context, dir string) error {
 }
 
 // execute runs Firecracker until the guest is ready.
-func (b bare) execute(ctx context.Context, dir string, ready <-chan time.Time) (time.Duration, error) {
+func (b bare) execute(ctx context.Context, dir string, ready <-chan readiness) (Bare, error) {
 	console, err := os.Create(filepath.Join(dir, "console.log"))
 	if err != nil {
-		return 0, err
+		return Bare{}, err
 	}
 	defer console.Close()
 	fc := exec.CommandContext(ctx, "firecracker", "--no-api", "--id", string(b.vm.ID), "--config-file", fileConfig)
 	fc.Dir, fc.Stdout, fc.Stderr = dir, console, console
 	begun := time.Now()
 	if err := fc.Start(); err != nil {
-		return 0, err
+		return Bare{}, err
 	}
 	gone := make(chan error, 1)
 	go func() { gone <- fc.Wait() }()
 	select {
-	case at := <-ready:
+	case r := <-ready:
 		_ = fc.Process.Kill() // nothing of this guest is to be kept; it may have ended by itself
 		<-gone
-		return at.Sub(begun), nil
+		took := r.at.Sub(begun)
+		return Bare{Ready: took, Stages: append([]op.Stage{{Name: stageHypervisor, Duration: took - r.clock, Done: true}}, r.stages...)}, nil
 	case err = <-gone: // also when the time is over
 	}
 	if log := scripts.BrokenGuest(dir); log != "" {
-		return 0, errBroken
+		return Bare{}, errBroken
 	}
 	said, rerr := os.ReadFile(console.Name())
-	return 0, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(err)).
+	return Bare{}, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(err)).
 		WithOp("boot bare", b.vm.Image.Name).WithDetail(string(said)))
 }
 

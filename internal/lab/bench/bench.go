@@ -18,6 +18,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/fault"
+	"banger/internal/host/proc"
 	"banger/internal/lab/scripts"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -59,7 +60,7 @@ func (b Bench) Run(ctx context.Context) (Measured, error) {
 			return m, err
 		}
 		fmt.Fprintf(b.Log, "round %d of %d: create %.0f ms, bare boot %.0f ms, ratio %.3f\n", i+1, b.Runs,
-			spread([]time.Duration{r.Create.ready()}).Median, spread([]time.Duration{r.Bare}).Median, float64(r.Create.ready())/float64(r.Bare))
+			spread([]time.Duration{r.Create.ready()}).Median, spread([]time.Duration{r.Bare.Ready}).Median, float64(r.Create.ready())/float64(r.Bare.Ready))
 		m.Rounds = append(m.Rounds, r)
 	}
 	if err := banger(ctx, nil, "vm", "delete", pattern); err != nil {
@@ -134,7 +135,7 @@ func (b Bench) round(ctx context.Context, st api.Status, floor bare, i int) (Rou
 	return r, nil
 }
 
-func (b Bench) boot(ctx context.Context, floor bare) (took time.Duration, err error) {
+func (b Bench) boot(ctx context.Context, floor bare) (took Bare, err error) {
 	err = b.insist(func() (err error) {
 		unix.Sync() // nobody pays for what was written before
 		took, err = floor.boot(ctx)
@@ -166,11 +167,25 @@ func (b Bench) attempt(ctx context.Context, name string) (Create, error) {
 		VM        api.VM       `json:"vm"`
 		Operation op.Operation `json:"operation"`
 	}
-	begun := time.Now()
-	if err := banger(ctx, &made, "vm", "create", name, "--image", b.Image, "--memory", b.Memory); err != nil {
+	daemon, err := proc.Identify(before.PID)
+	if err != nil {
 		return Create{}, err
 	}
-	c := Create{Command: time.Since(begun), Operation: made.Operation}
+	used, err := proc.CPUTime(daemon, "")
+	if err != nil {
+		return Create{}, err
+	}
+	begun := time.Now()
+	cpu, err := run(ctx, &made, "vm", "create", name, "--image", b.Image, "--memory", b.Memory)
+	if err != nil {
+		return Create{}, err
+	}
+	c := Create{Command: time.Since(begun), Operation: made.Operation, CommandCPU: cpu}
+	now, err := proc.CPUTime(daemon, "")
+	if err != nil {
+		return Create{}, err
+	}
+	c.DaemonCPU = now - used
 	if err := banger(ctx, &after, "status"); err != nil {
 		return Create{}, err
 	}
@@ -197,14 +212,21 @@ func (b Bench) insist(try func() error) error {
 
 // banger runs the real command and decodes what it prints, unless into is nil.
 func banger(ctx context.Context, into any, args ...string) error {
+	_, err := run(ctx, into, args...)
+	return err
+}
+
+// run does that, and returns the CPU time that the command took.
+func run(ctx context.Context, into any, args ...string) (time.Duration, error) {
 	var out, said bytes.Buffer
 	c := exec.CommandContext(ctx, "banger", append(args, "-o", "json")...)
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {
-		return fault.New(fault.Internal, "%w", err).WithOp("run", "banger "+strings.Join(args, " ")).WithDetail(said.String())
+		return 0, fault.New(fault.Internal, "%w", err).WithOp("run", "banger "+strings.Join(args, " ")).WithDetail(said.String())
 	}
+	cpu := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
 	if into == nil {
-		return nil
+		return cpu, nil
 	}
-	return json.Unmarshal(out.Bytes(), into)
+	return cpu, json.Unmarshal(out.Bytes(), into)
 }

@@ -18,14 +18,25 @@ type Measured struct {
 
 // Round is one create and one bare boot, one right after the other.
 type Round struct {
-	Create Create        `json:"create"`
-	Bare   time.Duration `json:"bare"` // nanoseconds from the fork to the agent's Ready
+	Create Create `json:"create"`
+	Bare   Bare   `json:"bare"`
+}
+
+// Bare is one bare boot.
+type Bare struct {
+	Ready time.Duration `json:"ready"` // nanoseconds from the fork to the agent's Ready
+	// Stages are named as those of a create. That of the hypervisor lasts until the guest's clock begins.
+	Stages []op.Stage `json:"stages"`
 }
 
 // Create is one `banger vm create`.
 type Create struct {
 	Command   time.Duration `json:"command"` // nanoseconds that the command ran
 	Operation op.Operation  `json:"operation"`
+	// What the command and the daemon used of the processors meanwhile, in nanoseconds: time that the
+	// hypervisor may have missed.
+	CommandCPU time.Duration `json:"command_cpu"`
+	DaemonCPU  time.Duration `json:"daemon_cpu"`
 	// Hypervisor is when Firecracker wrote the first line of its log.
 	Hypervisor time.Time `json:"hypervisor"`
 	// CommitsBefore counts the durable commits before the hypervisor was started, Commits all of the create's.
@@ -49,8 +60,12 @@ func (c Create) own() time.Duration {
 	return own
 }
 
-// stageGuest is the stage of an operation that ends when the agent says Ready.
-const stageGuest = "guest"
+// Stages of an operation. That of the guest ends when the agent says Ready.
+const (
+	stageHypervisor = "hypervisor"
+	stageGuest      = "guest"
+	stageServices   = "guest.services"
+)
 
 // Weight is what banger weighs.
 type Weight struct {

@@ -29,7 +29,9 @@ type Report struct {
 	Command Spread  `json:"command"` // of creates, as the command took
 	Bare    Spread  `json:"bare"`
 	Own     Spread  `json:"own"` // the part of Ready that is not the hypervisor's or the guest's
-	Ratio   float64 `json:"ratio"` // median create over median bare boot, which is what the limit is on
+	// CPU is what command and daemon together used of the processors during a create.
+	CPU   Spread  `json:"cpu"`
+	Ratio float64 `json:"ratio"` // median create over median bare boot, which is what the limit is on
 	// PairRatio is the median of the rounds' own ratios.
 	PairRatio float64  `json:"pair_ratio"`
 	Stages    []Share  `json:"stages"`
@@ -49,7 +51,8 @@ type Spread struct {
 type Share struct {
 	Stage   string  `json:"stage"`
 	Median  float64 `json:"median_ms"`
-	Percent float64 `json:"percent"` // of the median create
+	Percent float64 `json:"percent"`           // of the median create
+	Bare    float64 `json:"bare_ms,omitempty"` // the median of the same in bare boots
 }
 
 // Limit is one promise, and whether it is kept.
@@ -67,17 +70,18 @@ const stageRequest = "request"
 
 // Summarize judges what was measured, in at least one round. maxRatio limits create over bare.
 func Summarize(m Measured, maxRatio float64) Report {
-	var ready, command, bare, own []time.Duration
+	var ready, command, bare, own, cpu []time.Duration
 	var ratios []float64
 	r := Report{Image: m.Image, Measured: m}
 	var before int64
 	for _, round := range m.Rounds {
 		c := round.Create
-		ready, command, bare, own = append(ready, c.ready()), append(command, c.Command), append(bare, round.Bare), append(own, c.own())
-		ratios = append(ratios, float64(c.ready())/float64(round.Bare))
+		ready, command, bare, own = append(ready, c.ready()), append(command, c.Command), append(bare, round.Bare.Ready), append(own, c.own())
+		cpu = append(cpu, c.CommandCPU+c.DaemonCPU)
+		ratios = append(ratios, float64(c.ready())/float64(round.Bare.Ready))
 		before, r.Commits, r.Children = max(before, c.CommitsBefore), max(r.Commits, c.Commits), max(r.Children, c.Children)
 	}
-	r.Ready, r.Command, r.Bare, r.Own = spread(ready), spread(command), spread(bare), spread(own)
+	r.Ready, r.Command, r.Bare, r.Own, r.CPU = spread(ready), spread(command), spread(bare), spread(own), spread(cpu)
 	r.Ratio, r.PairRatio = r.Ready.Median/r.Bare.Median, median(ratios)
 	r.Stages = shares(m.Rounds, r.Ready.Median)
 	const mib = 1 << 20
@@ -102,7 +106,7 @@ func Summarize(m Measured, maxRatio float64) Report {
 
 // shares lists the stages in the order of the first create.
 func shares(rounds []Round, total float64) []Share {
-	took := map[string][]time.Duration{}
+	took, bare := map[string][]time.Duration{}, map[string][]time.Duration{}
 	var order []string
 	note := func(stage string, d time.Duration) {
 		if took[stage] == nil {
@@ -118,11 +122,14 @@ func shares(rounds []Round, total float64) []Share {
 			}
 			note(s.Name, s.Duration)
 		}
+		for _, s := range round.Bare.Stages {
+			bare[s.Name] = append(bare[s.Name], s.Duration)
+		}
 	}
 	var out []Share
 	for _, stage := range order {
 		m := spread(took[stage]).Median
-		out = append(out, Share{Stage: stage, Median: m, Percent: 100 * m / total})
+		out = append(out, Share{Stage: stage, Median: m, Percent: 100 * m / total, Bare: spread(bare[stage]).Median})
 	}
 	return out
 }
@@ -161,12 +168,17 @@ func (r Report) Text(w io.Writer) error {
 		{"the command `banger vm create`", r.Command},
 		{"bare boot of the same files to the same readiness", r.Bare},
 		{"banger's own: no hypervisor yet, or the guest ready already", r.Own},
+		{"CPU time of banger's command and daemon during a create", r.CPU},
 	} {
 		fmt.Fprintf(t, "%.0f ms\t%.0f ms\t%s\n", row.s.Median, row.s.Min, left(row.name))
 	}
-	fmt.Fprint(t, "\nmedian\tshare\t"+left("stage; some run side by side, guest.* are parts of guest")+"\n")
+	fmt.Fprint(t, "\nmedian\tshare\tbare\t"+left("stage; some run side by side, guest.* are parts of guest")+"\n")
 	for _, s := range r.Stages {
-		fmt.Fprintf(t, "%.0f ms\t%.1f %%\t%s\n", s.Median, s.Percent, left(s.Stage))
+		bare := ""
+		if s.Bare > 0 {
+			bare = fmt.Sprintf("%.0f ms", s.Bare)
+		}
+		fmt.Fprintf(t, "%.0f ms\t%.1f %%\t%s\t%s\n", s.Median, s.Percent, bare, left(s.Stage))
 	}
 	fmt.Fprintf(t, "\ndurable commits of a create: %d\nchild processes of a create: %d\nmedian of the rounds' ratios: %.3f\n\n", r.Commits, r.Children, r.PairRatio)
 	fmt.Fprint(t, "measured\tat most\t \n")
