@@ -24,7 +24,7 @@ func Follow(ctx context.Context, s *IO, follow func(context.Context, func(op.Ope
 		plain := plainStages{w: s.Err, said: map[string]bool{}}
 		return follow(ctx, plain.update)
 	}
-	live := &liveStages{w: s.Err, palette: s.ErrPalette(), width: s.Width}
+	live := &liveStages{w: s.Err, palette: s.ErrPalette(), size: s.Size}
 	stop := live.animate()
 	defer stop()
 	return follow(ctx, live.update)
@@ -59,7 +59,7 @@ func (p *plainStages) update(o op.Operation) {
 type liveStages struct {
 	w       io.Writer
 	palette Palette
-	width   func() int
+	size    func() (columns, rows int)
 
 	mu    sync.Mutex
 	op    op.Operation
@@ -109,10 +109,13 @@ const (
 )
 
 func (l *liveStages) draw() {
-	lines := frame(l.op, time.Now(), l.tick, l.palette, l.width())
+	columns, rows := l.size()
+	lines := frame(l.op, time.Now(), l.tick, l.palette, columns)
 	if len(lines) == 0 {
 		return
 	}
+	// What has scrolled away cannot be redrawn. The cursor needs a row too.
+	lines = lines[max(0, len(lines)-max(1, rows-1)):]
 	var b strings.Builder
 	b.WriteString(beginUpdate + "\r")
 	if l.drawn > 0 {
@@ -141,11 +144,14 @@ func frame(o op.Operation, now time.Time, tick int, p Palette, width int) []stri
 		case o.State.Ended() && o.State != op.Done:
 			mark = p.Red("✗")
 		}
-		name := displaywidth.TruncateString(Escape(st.Name), nameColumn, "…")
-		name += strings.Repeat(" ", nameColumn-displaywidth.String(name))
-		took := fmt.Sprintf("%12s", Duration(elapsed(st, o, now)))
-		line := "  " + mark + " " + name + " " + p.Dim(took)
-		if room := width - (4 + nameColumn + 1 + len(took) + 2) - 1; detail != "" && room > 4 {
+		room := max(0, width-1-4) // beside the mark; a line that fills the last column would wrap
+		name := displaywidth.TruncateString(Escape(st.Name), min(nameColumn, room), "…")
+		line := "  " + mark + " " + name
+		took := fmt.Sprintf(" %12s", Duration(elapsed(st, o, now)))
+		if room -= nameColumn + len(took); room >= 0 {
+			line += strings.Repeat(" ", nameColumn-displaywidth.String(name)) + p.Dim(took)
+		}
+		if room -= 2; detail != "" && room > 4 {
 			line += "  " + p.Dim(displaywidth.TruncateString(detail, room, "…"))
 		}
 		lines = append(lines, line)

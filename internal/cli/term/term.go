@@ -21,7 +21,7 @@ type IO struct {
 	Dumb   bool // the terminal cannot move its cursor
 	Color  bool // colours are wanted wherever there is a terminal
 
-	Width func() int // columns of the terminal behind Err; 80 when there is none
+	Size func() (columns, rows int) // of the terminal behind Err; 80 by 24 when there is none
 }
 
 // System returns the process's own streams. Colours follow NO_COLOR and TERM.
@@ -33,11 +33,11 @@ func System(getenv func(string) string) *IO {
 		InTTY: tty(os.Stdin), OutTTY: tty(os.Stdout), ErrTTY: tty(os.Stderr),
 		Dumb:  dumb,
 		Color: !dumb && getenv("NO_COLOR") == "",
-		Width: func() int {
-			if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 0 {
-				return w
+		Size: func() (int, int) {
+			if w, h, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 0 && h > 0 {
+				return w, h
 			}
-			return 80
+			return 80, 24
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func follow(ctx context.Context, s *term.IO, steps ...op.Operation) (op.Operatio
 
 func TestFollowInAPipe(t *testing.T) {
 	var b bytes.Buffer
-	s := &term.IO{Err: &b, Width: func() int { return 80 }}
+	s := &term.IO{Err: &b, Size: func() (int, int) { return 80, 24 }}
 	disks := op.Stage{Name: "disks", Done: true, Duration: 82 * time.Millisecond}
 	_, err := follow(t.Context(), s,
 		operation(op.Underway, op.Stage{Name: "disks"}),
@@ -158,7 +159,7 @@ func TestFollowInAPipe(t *testing.T) {
 
 func TestFollowOnATerminal(t *testing.T) {
 	var b bytes.Buffer
-	s := &term.IO{Err: &b, ErrTTY: true, Width: func() int { return 60 }}
+	s := &term.IO{Err: &b, ErrTTY: true, Size: func() (int, int) { return 60, 24 }}
 	_, err := follow(t.Context(), s,
 		operation(op.Underway, op.Stage{Name: "boot", Detail: strings.Repeat("x", 100)}),
 		operation(op.Done, op.Stage{Name: "boot", Done: true, Duration: time.Second}))
@@ -174,6 +175,34 @@ func TestFollowOnATerminal(t *testing.T) {
 	for line := range strings.SplitSeq(got, "\n") {
 		if n := len([]rune(line)); n > 60+30 { // 30 for the control sequences
 			t.Errorf("a line would wrap: %q", line)
+		}
+	}
+}
+
+// In a small terminal nothing wraps or scrolls: what has would not be redrawn but drawn again.
+func TestFollowInASmallTerminal(t *testing.T) {
+	var stages []op.Stage
+	for _, name := range []string{"first", "second", "third", "boot-of-a-long-name"} {
+		stages = append(stages, op.Stage{Name: name, Done: true, Duration: time.Second})
+	}
+	control := regexp.MustCompile("\x1b\\[[?0-9;]*[A-Za-z]")
+	for _, columns := range []int{8, 12, 35, 36, 37} {
+		var b bytes.Buffer
+		s := &term.IO{Err: &b, ErrTTY: true, Color: true, Size: func() (int, int) { return columns, 4 }}
+		if _, err := follow(t.Context(), s, operation(op.Done, stages...), operation(op.Done, stages...)); err != nil {
+			t.Fatal(err)
+		}
+		text := control.ReplaceAllString(b.String(), "")
+		for line := range strings.SplitSeq(text, "\n") {
+			if n := len([]rune(strings.Trim(line, "\r"))); n >= columns {
+				t.Errorf("%d columns: %q would wrap", columns, line)
+			}
+		}
+		if n := strings.Count(text, "\n"); n != 2*3 {
+			t.Errorf("%d columns: %d lines in two frames of 4 rows: %q", columns, n, text)
+		}
+		if !strings.Contains(b.String(), "\x1b[3A") {
+			t.Errorf("%d columns: the frame was not drawn over: %q", columns, b.String())
 		}
 	}
 }
