@@ -22,6 +22,7 @@ import (
 // Run runs the command line and returns the exit status. Errors have been printed.
 func Run(ctx context.Context, a *app.App, args []string) int {
 	root := New(a)
+	complete(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -59,6 +60,8 @@ A VM keeps its disks until you delete it. Names, ids and unique prefixes of ids 
 	root.SetErr(a.IO.Err)
 	root.SetFlagErrorFunc(app.FlagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.CheckOutput(cmd) }
+	root.Version = a.Build.String()
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	f := root.PersistentFlags()
 	f.StringVar(&a.Socket, "socket", "", "the daemon's socket, a `PATH` (default: from the configuration)")
 	f.VarP(&a.Output, "output", "o", "how to print results; name is for lists")
@@ -73,6 +76,30 @@ func addGroup(root *cobra.Command, title string, children ...*cobra.Command) {
 		c.GroupID = title
 	}
 	root.AddCommand(children...)
+}
+
+// complete adds the commands that cobra brings, which take any word for a wish for help.
+func complete(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.RunE = func(cmd *cobra.Command, words []string) error {
+				about, rest, err := cmd.Root().Find(words)
+				if err != nil {
+					return err
+				}
+				about.InitDefaultHelpFlag()
+				if about.HasSubCommands() {
+					return app.HelpOn(about, rest)
+				}
+				return about.Help()
+			}
+		case "completion":
+			c.Args, c.RunE = cobra.ArbitraryArgs, app.HelpOn
+		}
+	}
 }
 
 // newExitCodes is a help topic: a command that cannot be run.

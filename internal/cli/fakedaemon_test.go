@@ -249,6 +249,9 @@ func (f *fake) routes() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/images/import", f.importImage)
 	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
+		if r.PathValue("image") == "rootfs" {
+			return struct{}{}, nil
+		}
 		return nil, fault.New(fault.InUse, "VMs use it: dev, old").WithOp("delete image", r.PathValue("image")).WithHint("delete them first")
 	})
 	handle("GET /v1/operations", func(*http.Request) (any, error) {
@@ -362,5 +365,9 @@ func (f *fake) dial(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Stream)
 	_ = rw.Flush()
-	_ = f.guest.serve(conn, keys) // its client tells what went wrong
+	_ = f.guest.serve(conn, keys, func() { // its client tells what went wrong
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		v.State, v.Reason = vm.Crashed, "said \x1b[2J"
+	})
 }

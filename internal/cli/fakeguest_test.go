@@ -28,8 +28,8 @@ func newGuest() (guest, error) {
 }
 
 // serve lets root in with one of the keys. A command is not run but said back; "exit N" at its end
-// sets its status.
-func (g guest) serve(conn net.Conn, keys []string) error {
+// sets its status, and "crash" ends the guest instead.
+func (g guest) serve(conn net.Conn, keys []string, crash func()) error {
 	defer conn.Close()
 	config := &ssh.ServerConfig{PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 		for _, k := range keys {
@@ -46,14 +46,14 @@ func (g guest) serve(conn net.Conn, keys []string) error {
 	}
 	go ssh.DiscardRequests(requests)
 	for c := range channels {
-		if err := session(c); err != nil {
+		if err := session(c, crash); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func session(c ssh.NewChannel) error {
+func session(c ssh.NewChannel, crash func()) error {
 	ch, requests, err := c.Accept()
 	if err != nil {
 		return err
@@ -68,6 +68,10 @@ func session(c ssh.NewChannel) error {
 		var exec struct{ Line string }
 		if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
 			return err
+		}
+		if exec.Line == "crash" {
+			crash()
+			return errors.New("the guest is gone")
 		}
 		var status struct{ N uint32 }
 		if _, after, ok := strings.Cut(exec.Line, "exit "); ok {

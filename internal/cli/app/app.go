@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"banger/internal/buildinfo"
 	"banger/internal/cli/exit"
@@ -86,6 +87,9 @@ func (a *App) Config() (config.Client, error) {
 		c, err := config.Load(a.Socket)
 		if err != nil {
 			return config.Client{}, err
+		}
+		if c.Socket, err = filepath.Abs(c.Socket); err != nil { // programs that get it may work elsewhere
+			return config.Client{}, fault.New(fault.Invalid, "%w", err).WithOp("connect to", c.Socket)
 		}
 		a.config = &c
 	}

@@ -19,18 +19,21 @@ import (
 func Group(use, short string, children ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return unknown(cmd, args[0])
-		},
+		Args:                       cobra.ArbitraryArgs,
+		RunE:                       HelpOn,
 		ValidArgsFunction:          cobra.NoFileCompletions,
 		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(children...)
 	return cmd
+}
+
+// HelpOn runs a command that only holds others: the words are none of theirs.
+func HelpOn(cmd *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return cmd.Help()
+	}
+	return unknown(cmd, words[0])
 }
 
 func unknown(cmd *cobra.Command, word string) error {

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/exit"
 	"banger/internal/cli/term"
 	"banger/internal/client"
+	"banger/internal/fault"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -190,6 +191,12 @@ func disk(size, allocated int64, fstype string) string {
 	return fmt.Sprintf("%s, %s on disk, %s", vm.FormatSize(size), vm.FormatSize(allocated), fstype)
 }
 
+// deleted is what delete prints as JSON, for each image.
+type deleted struct {
+	Name  string       `json:"name"`
+	Error *fault.Error `json:"error,omitempty"`
+}
+
 func newDelete(a *app.App) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"},
@@ -202,8 +209,11 @@ func newDelete(a *app.App) *cobra.Command {
 				return err
 			}
 			var first error
-			for _, name := range args {
+			outcomes := make([]deleted, len(args))
+			for i, name := range args {
+				outcomes[i].Name = name
 				if err := c.DeleteImage(ctx, name); err != nil {
+					outcomes[i].Error = fault.From(err)
 					a.Report(err)
 					if first == nil {
 						first = exit.Status(exit.Of(err))
@@ -213,6 +223,9 @@ func newDelete(a *app.App) *cobra.Command {
 				if !a.JSON() {
 					fmt.Fprintf(a.IO.Out, "%s is deleted\n", a.IO.OutPalette().Bold(term.Escape(name)))
 				}
+			}
+			if a.JSON() {
+				term.JSON(a.IO.Out, outcomes)
 			}
 			return first
 		},

@@ -145,14 +145,17 @@ func newest(ctx context.Context, c *client.Client) (op.Operation, error) {
 
 func show(a *app.App, o op.Operation) {
 	p, now := a.IO.OutPalette(), time.Now()
-	failure := ""
+	failure, subject := "", o.Name
+	if o.Subject != o.Name {
+		subject += " (" + o.Subject + ")"
+	}
 	if o.Error != nil {
 		failure = o.Error.Error()
 	}
 	term.Fields(a.IO.Out, p,
 		term.Text("id"), term.Cell{Text: string(o.ID), Style: p.Bold},
 		term.Text("kind"), term.Text(o.Kind),
-		term.Text("subject"), term.Text(o.Name+" ("+o.Subject+")"),
+		term.Text("subject"), term.Text(subject),
 		term.Text("state"), term.Cell{Text: string(o.State), Style: style(p, o.State)},
 		term.Text("error"), term.Text(failure),
 		term.Text("began"), term.Text(term.Ago(o.Created, now)),

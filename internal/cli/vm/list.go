@@ -53,11 +53,14 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 			fmt.Fprintln(a.IO.Out, term.Escape(v.Name))
 		}
 	case app.Table:
-		if len(vms) == 0 {
+		switch {
+		case len(vms) == 0 && len(labels) > 0:
+			a.Hint("none of your VMs has these labels")
+		case len(vms) == 0:
 			a.Hint("no VMs; make one with: banger vm create")
-			return nil
+		default:
+			listTable(a, vms)
 		}
-		listTable(a, vms)
 	}
 	return nil
 }
