@@ -35,7 +35,7 @@ type plan struct {
 
 // planFor knows the inits by PID 1's executable and arguments.
 func planFor(exe string, argv []string) plan {
-	base := filepath.Base(exe)
+	base := strings.TrimSuffix(filepath.Base(exe), " (deleted)") // one that was upgraded since it started
 	known := func(signal unix.Signal, programs ...[]string) plan {
 		return plan{programs: programs, signal: signal, budget: initBudget}
 	}

@@ -12,6 +12,7 @@ func TestPlanFor(t *testing.T) {
 		want string
 	}{
 		{"/usr/lib/systemd/systemd", []string{"/sbin/init"}, "[[systemctl reboot]] signal 39 2m0s"},
+		{"/usr/lib/systemd/systemd (deleted)", []string{"/sbin/init"}, "[[systemctl reboot]] signal 39 2m0s"}, // a package upgrade
 		{"/bin/busybox", []string{"/sbin/init"}, "[] terminated 2m0s"},
 		{"/bin/busybox", []string{"busybox", "init"}, "[] terminated 2m0s"},
 		{"/bin/busybox", []string{"init", ""}, "[] terminated 2m0s"},
