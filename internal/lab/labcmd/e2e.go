@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/fault"
 	"banger/internal/host/exec"
 	"banger/internal/host/kvm"
 	"banger/internal/lab"
@@ -118,11 +120,32 @@ func e2e() *cobra.Command {
 			if err := os.MkdirAll(out, 0o700); err != nil {
 				return err
 			}
-			argv := []string{lab.GuestBinary, "testscript", "--run", match, "--images", guests.State + "/images", "--logs", "/out"}
-			if verbose {
-				argv = append(argv, "-v")
+			var err error
+			ran := 0
+			for _, systemd := range []bool{false, true} {
+				suite := scripts.Suite{Dir: "e2e", Match: match, Systemd: systemd}
+				names, unread := suite.Names()
+				if unread != nil {
+					return unread
+				}
+				if len(names) == 0 {
+					continue
+				}
+				ran += len(names)
+				argv := []string{
+					lab.GuestBinary, "testscript", "--run", match, "--systemd=" + strconv.FormatBool(systemd),
+					"--images", guests.State + "/images", "--logs", "/out",
+				}
+				if verbose {
+					argv = append(argv, "-v")
+				}
+				r := lab.Run{Argv: append(argv, "/src/e2e"), Out: out, Timeout: timeout, Systemd: systemd}
+				err = errors.Join(err, execute(cmd.Context(), r, guests.Names()))
 			}
-			err := execute(cmd.Context(), lab.Run{Argv: append(argv, "/src/e2e"), Out: out, Timeout: timeout}, guests.Names())
+			if ran == 0 {
+				return fault.New(fault.NotFound, "no script matches %q", match).WithOp("run scripts", "e2e").
+					WithHint("scripts are named area/name, as in vm/life")
+			}
 			if _, failed := errors.AsType[exitError](err); failed {
 				fmt.Fprintln(os.Stderr, "logs of failed scripts:", out)
 			}
@@ -152,6 +175,7 @@ func testscript() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.Match, "run", "", "only the scripts of this area, or of this area/name")
+	f.BoolVar(&s.Systemd, "systemd", false, "the scripts that want a host with systemd")
 	f.StringVar(&s.Images, "images", "", "prepared images that each script gets")
 	f.StringVar(&s.Work, "work", "/scratch", "folder for the scripts' homes")
 	f.StringVar(&s.Logs, "logs", "", "folder for the logs of scripts that fail")

@@ -22,8 +22,9 @@ import (
 	"banger/internal/lab/hoststate"
 )
 
-// daemon may come and go in a script: starting it is what the CLI does.
-const daemon = "bangerd"
+// passing lists the programs that may come and go in a script: the daemon, which the CLI starts, and
+// udev's workers, which end by themselves.
+func passing() []string { return []string{"bangerd", "(udev-worker)"} }
 
 // LabHost is the lab host, where this program runs.
 type LabHost struct{}
@@ -34,7 +35,7 @@ func (LabHost) State(ctx context.Context, below string) (hoststate.State, error)
 	if err != nil {
 		return nil, fmt.Errorf("list firewall rules: %w", err)
 	}
-	return hoststate.Read(os.DirFS("/"), rules, hoststate.Options{Below: below, Ignore: []string{daemon}})
+	return hoststate.Read(os.DirFS("/"), rules, hoststate.Options{Below: below, Ignore: passing()})
 }
 
 // Begin remembers what exists. The function it returns ends every process that is new, whatever it is,

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ import (
 type Suite struct {
 	Dir     string        // holds the areas
 	Match   string        // "area", "area/name" or a path.Match pattern of those; empty is all
+	Systemd bool          // the scripts that want a host with systemd; else all others
 	Work    string        // where scripts have their homes; a file system that can reflink
 	Images  string        // directory of prepared images, cloned into each state directory; empty is none
 	Logs    string        // logs of failed scripts are copied here; empty is nowhere
@@ -52,9 +54,13 @@ type Result struct{ Passed, Failed int }
 
 // Run runs the scripts that match and prints how each went. No match is fault.NotFound.
 func (s Suite) Run(ctx context.Context) (Result, error) {
-	names, err := s.names()
+	names, err := s.Names()
 	if err != nil {
 		return Result{}, err
+	}
+	if len(names) == 0 {
+		return Result{}, fault.New(fault.NotFound, "no script matches %q", s.Match).WithOp("run scripts", s.Dir).
+			WithHint("scripts are named area/name, as in vm/life")
 	}
 	var r Result
 	begun := time.Now()
@@ -76,8 +82,11 @@ func (s Suite) Run(ctx context.Context) (Result, error) {
 	return r, nil
 }
 
-// names lists the scripts that match, as area/name, in order.
-func (s Suite) names() ([]string, error) {
+// wantsSystemd is the line in the comment at a script's head by which it asks for a host with systemd.
+const wantsSystemd = "# host: systemd"
+
+// Names lists the scripts that match, as area/name, in order.
+func (s Suite) Names() ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.txtar"))
 	if err != nil {
 		return nil, err
@@ -89,13 +98,16 @@ func (s Suite) names() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if !ok {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(strings.Split(string(text), "\n"), wantsSystemd) == s.Systemd {
 			out = append(out, name)
 		}
-	}
-	if len(out) == 0 {
-		return nil, fault.New(fault.NotFound, "no script matches %q", s.Match).WithOp("run scripts", s.Dir).
-			WithHint("scripts are named area/name, as in vm/life")
 	}
 	return out, nil
 }

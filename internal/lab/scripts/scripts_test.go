@@ -109,13 +109,17 @@ func TestMatch(t *testing.T) {
 		"network":  nil,
 	} {
 		s.Match = pattern
-		got, err := s.names()
-		if !slices.Equal(got, want) || (len(want) == 0) != fault.Is(err, fault.NotFound) {
+		got, err := s.Names()
+		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: got %v, %v, want %v", pattern, got, err, want)
 		}
 	}
+	s.Match = "network"
+	if _, err := s.Run(t.Context()); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a run of nothing: %v", err)
+	}
 	s.Match = "vm/["
-	if _, err := s.names(); !fault.Is(err, fault.Invalid) {
+	if _, err := s.Names(); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a malformed pattern: %v", err)
 	}
 }
@@ -161,6 +165,17 @@ func TestQuery(t *testing.T) {
 	for _, path := range []string{"a.1", "a.x", "a.-1", "a.0.b.c", ""} {
 		if v, err := query(`{"a":[{"b":"c"}]}`, path); err == nil {
 			t.Errorf("%q: got %v, want an error", path, v)
+		}
+	}
+}
+
+// TestSystemd keeps the scripts that want a host with systemd apart.
+func TestSystemd(t *testing.T) {
+	s, _ := suite(t, map[string]string{"vm/plain": "# A script.\n", "vm/units": "# A script.\n# host: systemd\n"})
+	for systemd, want := range map[bool]string{false: "vm/plain", true: "vm/units"} {
+		s.Systemd = systemd
+		if got, err := s.Names(); err != nil || !slices.Equal(got, []string{want}) {
+			t.Errorf("%v: got %q, %v", systemd, got, err)
 		}
 	}
 }
