@@ -47,6 +47,7 @@ type fake struct {
 	vms    []api.VM
 	images []api.Image
 	ops    []op.Operation
+	dying  bool // the guest that was last logged in to
 }
 
 func serve(socket string) (stop func(), err error) {
@@ -224,6 +225,14 @@ func (f *fake) routes() http.Handler {
 		return f.power("delete", r.PathValue("vm"), r.URL.Query().Get("force") == "true")
 	})
 	handle("GET /v1/vms/{vm}/ping", func(r *http.Request) (any, error) {
+		v, err := f.find(r.PathValue("vm"))
+		if err != nil {
+			return nil, err
+		}
+		if f.dying { // a hypervisor's end is known a moment after it
+			f.dying, v.State, v.Reason = false, vm.Crashed, "said \x1b[2J"
+			return nil, fault.New(fault.Unavailable, "the guest's agent does not answer")
+		}
 		return api.Ping{RoundTrip: 1234 * time.Microsecond, OS: "Debian GNU/Linux 12", Kernel: "6.1.0", Uptime: 3 * time.Minute, Agent: "2.0.0"}, nil
 	})
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, _ *http.Request) {
@@ -368,6 +377,6 @@ func (f *fake) dial(w http.ResponseWriter, r *http.Request) {
 	_ = f.guest.serve(conn, keys, func() { // its client tells what went wrong
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		v.State, v.Reason = vm.Crashed, "said \x1b[2J"
+		f.dying = true
 	})
 }

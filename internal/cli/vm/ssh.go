@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -113,7 +114,7 @@ func parting(ctx context.Context, a *app.App, c *client.Client, v api.VM, intera
 	if !interactive && !broken {
 		return
 	}
-	now, err := c.VM(ctx, string(v.ID))
+	now, err := settled(ctx, c, string(v.ID), broken)
 	switch {
 	case err != nil:
 	case now.State != nouns.Running:
@@ -124,6 +125,31 @@ func parting(ctx context.Context, a *app.App, c *client.Client, v api.VM, intera
 		a.Hint("%s is %s%s; start it with: banger vm start %s", v.Name, now.State, why, v.Name)
 	case interactive && !broken: // a guest that is going down is running until it is down
 		a.Hint("%s is still running; stop it with: banger vm stop %s", v.Name, v.Name)
+	}
+}
+
+// settleBudget bounds the wait for the daemon to notice what a broken connection has told us.
+const settleBudget = 3 * time.Second
+
+// settled returns the VM; after a broken connection not before the guest answers or is known to be gone.
+func settled(ctx context.Context, c *client.Client, id string, broken bool) (api.VM, error) {
+	ctx, cancel := context.WithTimeout(ctx, settleBudget)
+	defer cancel()
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		v, err := c.VM(ctx, id)
+		if err != nil || !broken || v.State != nouns.Running {
+			return v, err
+		}
+		if _, err := c.PingVM(ctx, id); err == nil {
+			return v, nil
+		}
+		select {
+		case <-ctx.Done():
+			return v, nil
+		case <-poll.C:
+		}
 	}
 }
 
