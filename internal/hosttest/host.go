@@ -187,6 +187,13 @@ func (h *Host) Lose(id vm.ID, file string) {
 	delete(h.dirs[id], file)
 }
 
+// LoseDirectory removes a VM's directory behind the daemon's back.
+func (h *Host) LoseDirectory(id vm.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.dirs, id)
+}
+
 // Link implements bootset.Kernels.
 func (h *Host) Link(_ context.Context, _, dir string) error {
 	h.mu.Lock()

@@ -30,7 +30,11 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	arrived := time.Now()
 	m.choosing.RLock()
 	defer m.choosing.RUnlock()
-	v, err := m.draft(ctx, caller, req)
+	img, err := m.FindImage(orDefault(req.Image, m.Defaults.Image))
+	if err != nil {
+		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
+	}
+	v, err := m.draft(ctx, caller, req, img)
 	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
 	}
@@ -40,9 +44,7 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	o := newOperation(KindCreate, v, caller.UID)
 	o.Created = arrived // checking the request takes time too
 	v, err = m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
-		b, berr := m.blueprint(leased)
-		err = berr
-		return b.Records
+		return m.plan(leased, img).Records
 	}, o)
 	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
@@ -56,20 +58,9 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	}), nil
 }
 
-// draft derives the whole VM from a request.
-func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest) (vm.VM, error) {
+// draft derives the whole VM from a request and the image that it names.
+func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest, img image.Manifest) (vm.VM, error) {
 	if err := vm.CheckLabels(req.Labels); err != nil {
-		return vm.VM{}, err
-	}
-	images, err := m.images.List()
-	if err != nil {
-		return vm.VM{}, err
-	}
-	if req.Image == "" {
-		req.Image = m.Defaults.Image
-	}
-	img, err := image.Select(images, req.Image)
-	if err != nil {
 		return vm.VM{}, err
 	}
 	if img.Arch != m.Arch {
@@ -77,6 +68,7 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 			WithHint("pull or import an image for %s", m.Arch)
 	}
 	if req.Name == "" {
+		var err error
 		if req.Name, err = m.freeName(ctx); err != nil {
 			return vm.VM{}, err
 		}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"banger/internal/feature"
+	"banger/internal/image"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -105,6 +106,10 @@ func (m *Manager) blueprint(v vm.VM) (feature.Blueprint, error) {
 	if err != nil {
 		return feature.Blueprint{}, err
 	}
+	return m.plan(v, img), nil
+}
+
+func (m *Manager) plan(v vm.VM, img image.Manifest) feature.Blueprint {
 	b := feature.Blueprint{
 		Image: img,
 		Machine: vm.Machine{
@@ -117,7 +122,7 @@ func (m *Manager) blueprint(v vm.VM) (feature.Blueprint, error) {
 	for _, f := range m.features {
 		f.Contribute(v, &b)
 	}
-	return b, nil
+	return b
 }
 
 // running keeps the records that a start makes.

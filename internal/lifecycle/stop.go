@@ -183,7 +183,18 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 	if err := m.store.Commit(ctx, c); err != nil {
 		return err
 	}
-	return m.dirs.Write(c.VM)
+	err := m.dirs.Write(c.VM)
+	switch c.VM.State {
+	case vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting:
+		// What goes down needs no description to get there. A full disk or a lost directory must not hold
+		// a VM for ever.
+		if err != nil {
+			m.log.Error("describe VM", "vm", c.VM.Name, "id", c.VM.ID, "error", err)
+		}
+		return nil
+	case vm.Creating, vm.Starting, vm.Running:
+	}
+	return err
 }
 
 // settle brings a VM whose guest or hypervisor ended by itself to rest, and starts it again when the
