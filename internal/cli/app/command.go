@@ -38,11 +38,11 @@ func HelpOn(cmd *cobra.Command, words []string) error {
 
 func unknown(cmd *cobra.Command, word string) error {
 	err := fault.New(fault.Invalid, "there is no such command").WithOp(cmd.CommandPath(), word)
+	if i := slices.IndexFunc(deeper(cmd), func(c *cobra.Command) bool { return c.Name() == word || c.HasAlias(word) }); i >= 0 {
+		return err.WithHint("did you mean `%s`?", deeper(cmd)[i].CommandPath())
+	}
 	if near := cmd.SuggestionsFor(word); len(near) > 0 {
 		return err.WithHint("did you mean `%s %s`?", cmd.CommandPath(), near[0])
-	}
-	if i := slices.IndexFunc(deeper(cmd), func(c *cobra.Command) bool { return c.Name() == word }); i >= 0 {
-		return err.WithHint("did you mean `%s`?", deeper(cmd)[i].CommandPath())
 	}
 	return err.WithHint("`%s --help` lists them", cmd.CommandPath())
 }
