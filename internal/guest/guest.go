@@ -70,12 +70,12 @@ func Open(dir string, config func() agentproto.GuestConfig, events func(Event), 
 	if err != nil {
 		return nil, listenError(dir, err)
 	}
-	secret := makeToken
+	var token string
 	if config == nil {
-		secret = readToken
-	}
-	token, err := secret(d)
-	if err != nil {
+		if token, err = readToken(d); err != nil { // a VM that runs is taken back all the same
+			log.Error("read the agent's token", "dir", dir, "error", err)
+		}
+	} else if token, err = makeToken(d); err != nil {
 		_ = d.Close()
 		return nil, listenError(dir, err)
 	}

@@ -35,13 +35,9 @@ func makeToken(dir *os.File) (string, error) {
 	return token, errors.Join(err, f.Close())
 }
 
-// readToken returns the token of a guest that has booted already, "" when there is none: then no
-// resident agent is known.
+// readToken returns the token of a guest that has booted already. With "" no resident agent is known.
 func readToken(dir *os.File) (string, error) {
 	f, err := os.OpenFile(socketPath(dir, fileToken), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
 	if err != nil {
 		return "", err
 	}
