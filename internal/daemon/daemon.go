@@ -106,14 +106,15 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.store.Close()) }()
+	// First, since what recovery goes on with are operations of this daemon.
+	if err := d.store.FailInterrupted(ctx); err != nil {
+		return err
+	}
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(d.images.Clean(), d.kernels.Clean()); err != nil {
 		d.log.Warn("remove leftovers", "error", err)
-	}
-	if err := d.store.FailInterrupted(ctx); err != nil {
-		return err
 	}
 	return d.answer(ctx)
 }

@@ -20,12 +20,11 @@ const (
 )
 
 type guest struct {
-	host      *Host
-	dir       string
-	config    func() agentproto.GuestConfig
-	events    func(lifecycle.GuestEvent)
-	deaf      bool
-	abandoned bool // its daemon has crashed
+	host   *Host
+	dir    string
+	config func() agentproto.GuestConfig
+	events func(lifecycle.GuestEvent)
+	deaf   bool
 }
 
 // Open implements lifecycle.Guests.
@@ -160,6 +159,9 @@ func (h hypervisor) Attach(_ context.Context, id vm.ID, p vm.Process, line func(
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.effect("attach hypervisor"); err != nil {
+		return err
+	}
 	h.procs[p.PID].line = line
 	return nil
 }

@@ -90,16 +90,11 @@ func (h *Host) CrashAt(n int) {
 	h.effects, h.failAt, h.crashAt = nil, 0, n
 }
 
-// Revive is the daemon's restart: effects work again, listeners of the dead daemon are gone.
+// Revive is the daemon's restart: effects work again.
 func (h *Host) Revive() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.crashed, h.failAt, h.crashAt = false, 0, 0
-	for dir, g := range h.guests {
-		if g.abandoned {
-			delete(h.guests, dir)
-		}
-	}
 }
 
 // Effects lists the labels of all effects since the last FailAt or CrashAt.
@@ -192,6 +187,13 @@ func (h *Host) LoseDirectory(id vm.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.dirs, id)
+}
+
+// Listeners is how many VMs' agents are listened for.
+func (h *Host) Listeners() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.guests)
 }
 
 // Link implements bootset.Kernels.

@@ -45,6 +45,7 @@ func effects(t *testing.T, v verb) []string {
 // where it is gone) can be started and deleted.
 func settled(t *testing.T, w *world) {
 	t.Helper()
+	w.must(w.m.Idle(t.Context())) // a stop that was interrupted is finished
 	all, err := w.m.List(t.Context(), root)
 	w.must(err)
 	records, err := w.store.Records(t.Context(), "")

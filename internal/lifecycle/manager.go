@@ -155,9 +155,13 @@ func (m *Manager) guestOf(ctx context.Context, caller vm.Caller, selector string
 	if err != nil {
 		return v, nil, err
 	}
-	l := m.liveOf(v.ID)
-	if v.State != vm.Running || l == nil {
+	if v.State != vm.Running {
 		return v, nil, notRunning(v, "reach VM")
+	}
+	l := m.liveOf(v.ID)
+	if l == nil {
+		return v, nil, fault.New(fault.Unavailable, "its hypervisor runs, but this daemon has no hold of it").WithOp("reach VM", v.Name).
+			WithHint("see the daemon's log; `banger vm kill %s` ends it", v.Name)
 	}
 	return v, l.agent(), nil
 }

@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"testing"
 
 	"banger/internal/fault"
@@ -61,4 +62,49 @@ func TestAnImageThatVanishesDuringACreate(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.holds()
+}
+
+// TestAnInterruptedStopIsFinishedInOrder kills the daemon before it has asked the guest. The next one
+// must ask it, not pull the plug on what it has not written yet.
+func TestAnInterruptedStopIsFinishedInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.host.CrashAt(1)
+	_ = w.end(w.m.Stop(t.Context(), alice, "dev", 0))
+	w.restart()
+	w.await("dev", vm.Stopped)
+	w.holds(stoppedText("dev")...)
+	if !slices.Contains(w.host.Effects(), "ask for shutdown") {
+		t.Errorf("the guest was not asked: %v", w.host.Effects())
+	}
+}
+
+// TestAVMThatCannotBeTakenBack holds that nothing is left listening for its agent, that one is told
+// why it is out of reach, and that it can be ended.
+func TestAVMThatCannotBeTakenBack(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.m.Close()
+	w.host.FailAt(2) // open vsock, attach hypervisor
+	w.boot()
+	if n := w.host.Listeners(); n != 0 {
+		t.Errorf("%d listeners are left", n)
+	}
+	_, _, err := w.m.Ping(t.Context(), alice, "dev")
+	if code(err) != fault.Unavailable || err.Error() != `reach VM "dev": its hypervisor runs, but this daemon has no hold of it` {
+		t.Errorf("got %v", err)
+	}
+	w.must(w.end(w.m.Kill(t.Context(), alice, "dev")))
+	w.holds(stoppedText("dev")...)
+}
+
+// TestRecoveryDescribesWhatItTakesBack: a daemon that died between the commit of a VM and its
+// description left an old one, by which the VM would be rebuilt as half-made.
+func TestRecoveryDescribesWhatItTakesBack(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.m.Close()
+	w.host.Lose(w.find("dev").ID, "vm.json")
+	w.boot()
+	w.holds(runningText("dev")...)
 }

@@ -2,10 +2,12 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
+	"banger/internal/op"
 	"banger/internal/vm"
 )
 
@@ -42,16 +44,19 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 	case vm.Starting:
 		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its start was interrupted by the daemon's end"
 		return m.rest(v, nil)
-	case vm.Stopping:
-		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its stop was interrupted by the daemon's end"
-		return m.rest(v, nil)
-	case vm.Running:
+	case vm.Stopping, vm.Running:
 		if v.Process != nil && m.hyper.Alive(*v.Process) {
-			return m.reattach(ctx, v)
+			if err := m.reattach(ctx, v); err == nil || m.hyper.Alive(*v.Process) {
+				return err
+			}
 		}
-		v.State, v.Reason = vm.Crashed, "its hypervisor ended while no daemon was watching"
-		if v.Process == nil || v.Process.BootID != m.BootID {
+		switch {
+		case v.State == vm.Stopping:
+			v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its stop was interrupted by the daemon's end"
+		case v.Process == nil || v.Process.BootID != m.BootID:
 			v.State, v.Reason = vm.Stopped, "the host was restarted"
+		default:
+			v.State, v.Reason = vm.Crashed, "its hypervisor ended while no daemon was watching"
 		}
 		return m.rest(v, nil)
 	default:
@@ -59,7 +64,8 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 	}
 }
 
-// reattach takes a running VM back.
+// reattach takes a running VM back, and goes on stopping one that was being stopped: to kill it now
+// would lose what its guest has not written yet.
 func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	l := newLive()
 	// It has booted: the config, which holds secrets, is not given out again.
@@ -69,7 +75,7 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	}
 	l.begin(guest, *v.Process)
 	if err := m.hyper.Attach(ctx, v.ID, *v.Process, func(line string) { m.consoleLine(l, line) }); err != nil {
-		return fmt.Errorf("attach to pid %d: %w", v.Process.PID, err)
+		return fmt.Errorf("attach to pid %d: %w", v.Process.PID, errors.Join(err, guest.Close()))
 	}
 	m.adopt(v.ID, l)
 	m.log.Info("took VM back", "vm", v.Name, "id", v.ID, "pid", v.Process.PID)
@@ -79,8 +85,24 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	defer cancel()
 	if guest.Ping(ping) != nil {
 		l.mu.Lock()
-		defer l.mu.Unlock()
 		m.watchHalt(l)
+		l.mu.Unlock()
 	}
-	return nil
+	if v.State == vm.Stopping {
+		m.finishStop(v)
+		return nil
+	}
+	// The daemon may have died between the commit and the description of it.
+	return m.dirs.Write(v)
+}
+
+// finishStop stops a VM whose stop a dead daemon had begun.
+func (m *Manager) finishStop(v vm.VM) {
+	m.spawn(newOperation(KindStop, v, v.Owner), v.ID, func(ctx context.Context, job *op.Job) error {
+		v, err := m.reload(ctx, v.ID)
+		if err != nil || v.State != vm.Stopping {
+			return err
+		}
+		return m.stop(ctx, job, v, m.StopTimeout)
+	})
 }
