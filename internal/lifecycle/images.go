@@ -33,6 +33,7 @@ type ImportRequest struct {
 	Source     string // where the tree came from, for the manifest
 	KernelFrom image.Manifest
 	Tar        io.Reader // plain or compressed
+	Interrupt  func()    // ends a Read of Tar that waits for a sender who has fallen silent
 }
 
 // Kinds of operations on images.
@@ -80,6 +81,9 @@ func (m *Manager) ImportImage(caller vm.Caller, r ImportRequest, kernelFrom stri
 	}
 	r.KernelFrom = from
 	return m.spawnImage(KindImport, caller, r.Name, func(ctx context.Context, report StageReport) error {
+		// A sender who stops sending must hold neither who calls it off nor the daemon's end.
+		stop := context.AfterFunc(ctx, r.Interrupt)
+		defer stop()
 		_, err := m.images.Import(ctx, r, report)
 		return err
 	})

@@ -138,7 +138,7 @@ func TestAnImportReadsTheTreeUntilItHasEnded(t *testing.T) {
 	w := newWorld(t)
 	w.m = w.manager(builder{catalog: catalog{list: []image.Manifest{debian()}}})
 	r, send := io.Pipe()
-	o, err := w.m.ImportImage(alice, lifecycle.ImportRequest{Name: "mine", Source: "a.tar", Tar: r}, "debian:12")
+	o, err := w.m.ImportImage(alice, lifecycle.ImportRequest{Name: "mine", Source: "a.tar", Tar: r, Interrupt: func() {}}, "debian:12")
 	w.must(err)
 	broken := fault.New(fault.Unavailable, "the upload broke off")
 	w.must(send.CloseWithError(broken))
@@ -149,6 +149,28 @@ func TestAnImportReadsTheTreeUntilItHasEnded(t *testing.T) {
 	w.must(err)
 	if kept.Kind != lifecycle.KindImport || kept.State != op.Failed || kept.Error.Code != fault.Unavailable {
 		t.Errorf("stored as %+v", kept)
+	}
+}
+
+// TestAnImportFromASilentSender holds that it can be called off, and does not hold the daemon's end.
+func TestAnImportFromASilentSender(t *testing.T) {
+	for name, end := range map[string]func(*world, op.Operation){
+		"called off":       func(w *world, o op.Operation) { w.must(w.m.Tracker.Cancel(o.ID)) },
+		"the daemon stops": func(w *world, _ op.Operation) { w.m.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.m = w.manager(builder{catalog: catalog{list: []image.Manifest{debian()}}})
+			r, _ := io.Pipe()
+			o, err := w.m.ImportImage(alice, lifecycle.ImportRequest{
+				Name: "mine", Tar: r, Interrupt: func() { _ = r.CloseWithError(io.ErrClosedPipe) },
+			}, "debian:12")
+			w.must(err)
+			end(w, o)
+			if err := w.end(o, nil); code(err) != fault.Canceled {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

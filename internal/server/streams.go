@@ -57,6 +57,7 @@ func (s *server) importImage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	o, err := s.Verbs.ImportImage(callerOf(r.Context()), lifecycle.ImportRequest{
 		Name: q.Get("name"), Source: q.Get("source"), Tar: r.Body,
+		Interrupt: func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }, // fails only where the connection has ended
 	}, q.Get("kernel_from"))
 	if err != nil {
 		refuse(w, err)

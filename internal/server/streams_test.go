@@ -362,6 +362,22 @@ func TestAnUploadThatBreaksOff(t *testing.T) {
 	})
 }
 
+// TestAnUploadThatIsInterrupted holds that a read does not wait for a client that sends no more.
+func TestAnUploadThatIsInterrupted(t *testing.T) {
+	w := newWorld(t)
+	w.verbs.tree, w.verbs.interrupt = make(chan received, 1), true
+	r, send := io.Pipe()
+	t.Cleanup(func() { _ = send.Close() })
+	o, err := w.client.ImportImage(t.Context(), api.ImportImage{Name: "mine"}, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := w.client.Follow(t.Context(), o.ID, func(op.Operation) {})
+	if got := <-w.verbs.tree; err != nil || last.State != op.Failed || !errors.Is(got.err, os.ErrDeadlineExceeded) {
+		t.Errorf("%+v, %v, read error %v", last, err, got.err)
+	}
+}
+
 // TestARefusedUpload holds that the reason arrives, however much was to be sent.
 func TestARefusedUpload(t *testing.T) {
 	w := newWorld(t)

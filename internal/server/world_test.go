@@ -201,13 +201,14 @@ func (o operations) Get(_ context.Context, id op.ID) (op.Operation, error) {
 type verbs struct {
 	tracker *op.Tracker
 
-	mu     sync.Mutex
-	calls  []string
-	caller vm.Caller
-	err    error // what every verb fails with
-	panics bool
-	dialed func() (net.Conn, error)
-	tree   chan received // what an import got
+	mu        sync.Mutex
+	calls     []string
+	caller    vm.Caller
+	err       error // what every verb fails with
+	panics    bool
+	dialed    func() (net.Conn, error)
+	tree      chan received // what an import got
+	interrupt bool          // an import is interrupted as it begins
 }
 
 type received struct {
@@ -337,6 +338,9 @@ func (v *verbs) ImportImage(c vm.Caller, r lifecycle.ImportRequest, kernelFrom s
 		return op.Operation{}, err
 	}
 	job := v.begin(c, lifecycle.KindImport, r.Name)
+	if v.interrupt {
+		r.Interrupt()
+	}
 	go func() {
 		tar, err := io.ReadAll(r.Tar)
 		job.Finish(err)
