@@ -147,7 +147,8 @@ func (b bare) execute(ctx context.Context, dir string, ready <-chan readiness) (
 		return Bare{}, err
 	}
 	defer console.Close()
-	fc := exec.CommandContext(ctx, "firecracker", "--no-api", "--id", string(b.vm.ID), "--config-file", fileConfig)
+	// With its API, as every VM needs it to be paused or asked: a thread that waits, but not for nothing.
+	fc := exec.CommandContext(ctx, "firecracker", "--id", string(b.vm.ID), "--api-sock", vm.FileAPISocket, "--config-file", fileConfig)
 	fc.Dir, fc.Stdout, fc.Stderr = dir, console, console
 	begun := time.Now()
 	if err := fc.Start(); err != nil {
