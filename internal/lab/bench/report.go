@@ -159,7 +159,7 @@ func median(all []float64) float64 {
 func (r Report) Text(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "image %s, %d creates and as many bare boots in turn\n\n", r.Image, len(r.Measured.Rounds))
-	fmt.Fprint(t, "median\tminimum\t \n")
+	fmt.Fprint(t, "median\tminimum\t\n")
 	for _, row := range []struct {
 		name string
 		s    Spread
@@ -181,7 +181,7 @@ func (r Report) Text(w io.Writer) error {
 		fmt.Fprintf(t, "%.0f ms\t%.1f %%\t%s\t%s\n", s.Median, s.Percent, bare, left(s.Stage))
 	}
 	fmt.Fprintf(t, "\ndurable commits of a create: %d\nchild processes of a create: %d\nmedian of the rounds' ratios: %.3f\n\n", r.Commits, r.Children, r.PairRatio)
-	fmt.Fprint(t, "measured\tat most\t \n")
+	fmt.Fprint(t, "measured\tat most\t\n")
 	for _, l := range r.Limits {
 		verdict := ""
 		if !l.OK {
