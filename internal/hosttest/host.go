@@ -319,6 +319,14 @@ func (g *gated) Create(ctx context.Context, v vm.VM, pick lifecycle.LeasePicker,
 	return g.Store.Create(ctx, v, pick, hold, o)
 }
 
+// SaveOperation implements lifecycle.Store.
+func (g *gated) SaveOperation(ctx context.Context, o op.Operation) error {
+	if err := g.pass("commit operation " + string(o.State)); err != nil {
+		return err
+	}
+	return g.Store.SaveOperation(ctx, o)
+}
+
 // Commit implements lifecycle.Store.
 func (g *gated) Commit(ctx context.Context, c vm.Change) error {
 	label := "commit " + string(c.VM.State)

@@ -121,9 +121,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 			err = context.Cause(ctx)
 		}
 		err = asFault(o, err)
-		if lost := m.store.SaveOperation(context.WithoutCancel(ctx), job.Snapshot().Finished(err)); lost != nil {
-			m.log.Error("store how an operation ended", "operation", o.ID, "error", lost)
-		}
+		m.saveEnd(job, err)
 		job.Finish(err)
 		m.logOperation(job.Snapshot())
 	})

@@ -7,6 +7,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/op"
 	"banger/internal/vm"
 )
 
@@ -107,4 +108,22 @@ func TestRecoveryDescribesWhatItTakesBack(t *testing.T) {
 	w.host.Lose(w.find("dev").ID, "vm.json")
 	w.boot()
 	w.holds(runningText("dev")...)
+}
+
+// TestAnOperationThatFailedIsStoredSo: one whose verb committed its beginning and then failed must not
+// be told of as under way for ever.
+func TestAnOperationThatFailedIsStoredSo(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.host.FailAt(3) // commit stopping, write vm.json, kill hypervisor
+	o, err := w.m.Kill(t.Context(), alice, "dev")
+	w.must(err)
+	if err := w.end(o, nil); err == nil {
+		t.Fatalf("it did not fail: %v", w.host.Effects())
+	}
+	kept, err := w.store.Operation(t.Context(), o.ID)
+	w.must(err)
+	if kept.State != op.Failed || kept.Error.Op != "kill VM" {
+		t.Errorf("stored as %+v", kept)
+	}
 }

@@ -35,10 +35,22 @@ func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context,
 			err = body(ctx, job)
 			unlock()
 		}
-		job.Finish(asFault(o, err))
+		if err = asFault(o, err); err != nil {
+			// Whatever the verb could not commit itself, the next daemon must not find this under way.
+			m.saveEnd(job, err)
+		}
+		job.Finish(err)
 		m.logOperation(job.Snapshot())
 	})
 	return job.Snapshot()
+}
+
+// saveEnd stores how an operation ended, before anybody is told.
+func (m *Manager) saveEnd(job *op.Job, err error) {
+	o := job.Snapshot().Finished(err)
+	if lost := m.store.SaveOperation(context.WithoutCancel(m.ctx), o); lost != nil {
+		m.log.Error("store how an operation ended", "operation", o.ID, "error", lost)
+	}
 }
 
 // asFault says which verb on which VM failed, unless the error says it already.
