@@ -189,6 +189,13 @@ func (h *Host) LoseDirectory(id vm.ID) {
 	delete(h.dirs, id)
 }
 
+// Crashed reports whether the daemon is dead.
+func (h *Host) Crashed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.crashed
+}
+
 // Listeners is how many VMs' agents are listened for.
 func (h *Host) Listeners() int {
 	h.mu.Lock()

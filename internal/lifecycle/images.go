@@ -159,7 +159,7 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
 			WithHint("delete those VMs first")
 	}
-	return m.images.Delete(img.ID)
+	return fault.System(m.images.Delete(img.ID), "delete image", img.Name)
 }
 
 // ImageUsers returns the names of the VMs made from each image that the caller may see, by image id.

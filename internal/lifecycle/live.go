@@ -185,11 +185,29 @@ func (m *Manager) watchHalt(l *live) {
 		p := l.proc
 		l.mu.Unlock()
 		if halted {
-			if err := m.hyper.Kill(m.ctx, p); err != nil {
-				m.log.Error("end a halted guest's hypervisor", "pid", p.PID, "error", err)
-			}
+			m.endHalted(l, p)
 		}
 	})
+}
+
+// endHalted kills a halted guest's hypervisor, which nothing else will end, and does not give up at once.
+func (m *Manager) endHalted(l *live, p vm.Process) {
+	ctx, cancel := context.WithTimeout(m.ctx, haltBudget)
+	defer cancel()
+	for {
+		err := m.hyper.Kill(ctx, p)
+		if err == nil {
+			return
+		}
+		m.log.Error("end a halted guest's hypervisor", "pid", p.PID, "error", err)
+		select {
+		case <-l.gone:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(m.HaltInterval):
+		}
+	}
 }
 
 // haltSilences is how many intervals in a row a guest must be silent. An init pauses, with everything

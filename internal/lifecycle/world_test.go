@@ -36,10 +36,11 @@ var (
 
 // world is a daemon's worth of lifecycle on a fake host with a real store.
 type world struct {
-	t     *testing.T
-	host  *hosttest.Host
-	store *store.Store
-	m     *lifecycle.Manager
+	t      *testing.T
+	host   *hosttest.Host
+	store  *store.Store
+	images lifecycle.Images
+	m      *lifecycle.Manager
 	// preflight is what the host lacks, if anything.
 	preflight error
 }
@@ -67,6 +68,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, host: hosttest.New(), store: s}
+	w.images = w.host.Images(debian(), foreign())
 	t.Cleanup(func() {
 		w.m.Close()
 		if err := s.Close(); err != nil {
@@ -80,7 +82,8 @@ func newWorld(t *testing.T) *world {
 // boot starts a daemon on the host and store as they are.
 func (w *world) boot() {
 	w.t.Helper()
-	w.m = w.manager(catalog{list: []image.Manifest{debian(), foreign()}})
+	w.m = w.manager(w.images)
+	w.must(w.store.FailInterrupted(w.t.Context()))
 	if err := w.m.Recover(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
