@@ -182,7 +182,8 @@ func (l *log) close() error { return l.file.Close() }
 
 func (l *log) write(p []byte) error {
 	if l.size > 0 && l.size+int64(len(p)) > maxLog {
-		if err := os.Rename(l.path, l.path+".1"); err != nil {
+		// It may have been removed by hand, or set aside already where opening the next one failed.
+		if err := os.Rename(l.path, l.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		old := l.file

@@ -110,6 +110,33 @@ func TestLogIsBounded(t *testing.T) {
 	}
 }
 
+// TestALogThatWasRemoved goes on in a new one: who removes a log by hand wants space, not silence.
+func TestALogThatWasRemoved(t *testing.T) {
+	dir := t.TempDir()
+	fifo, logfile := filepath.Join(dir, "console"), filepath.Join(dir, "console.log")
+	d, err := drain.Open(fifo, logfile, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := drain.OpenFIFO(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := os.Remove(logfile); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString(strings.Repeat("x", 3<<20) + "\nlast words\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if tail, err := drain.Tail(logfile, 1); err != nil || tail != "last words" {
+		t.Errorf("tail %q, %v", tail, err)
+	}
+}
+
 func TestNotAFIFO(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "console")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {

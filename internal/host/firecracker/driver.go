@@ -196,6 +196,7 @@ func (d *Driver) spawn(m vm.Machine, binary string) (vm.Process, error) {
 	}
 	p, err := proc.Identify(child.Pid)
 	if err != nil {
+		_ = child.Kill() // unless it ended already, it would be waited for as long as the guest runs
 		_, werr := child.Wait()
 		return vm.Process{}, errors.Join(err, werr)
 	}

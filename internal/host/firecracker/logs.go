@@ -22,11 +22,12 @@ const (
 type logs struct {
 	console, own *drain.Drain
 	recent       *recent
+	spoke        chan struct{} // has room for one: Firecracker wrote a line since the last look
 }
 
 // openLogs starts to drain both FIFOs in dir into the VM's log files.
 func openLogs(layout vm.Layout, id vm.ID, dir string, console func(string), log *slog.Logger) (*logs, error) {
-	l := &logs{recent: &recent{}}
+	l := &logs{recent: &recent{}, spoke: make(chan struct{}, 1)}
 	var err error
 	if l.console, err = drain.Open(filepath.Join(dir, fileConsole), layout.ConsoleLog(id), console); err != nil {
 		return nil, err
@@ -35,6 +36,10 @@ func openLogs(layout vm.Layout, id vm.ID, dir string, console func(string), log 
 	var rate limiter
 	l.own, err = drain.Open(filepath.Join(dir, fileLog), layout.FirecrackerLog(id), func(line string) {
 		l.recent.add(line)
+		select {
+		case l.spoke <- struct{}{}:
+		default:
+		}
 		if ok, dropped := rate.allow(time.Now()); ok {
 			if dropped > 0 {
 				log.Debug("lines of Firecracker were left out", "lines", dropped)

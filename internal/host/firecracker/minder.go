@@ -50,11 +50,16 @@ func (d *Driver) minder(p vm.Process) *minder {
 // errBuilding is what a Firecracker does that has not made its vCPUs yet.
 var errBuilding = errors.New("it is still building the machine")
 
+// lookInterval is how often a Firecracker is looked at that says nothing. Each look takes processor time
+// that the guest then lacks.
+const lookInterval = 25 * time.Millisecond
+
 // awaitGuest returns nil when Firecracker says that the guest runs. It is not asked before it has
 // made the vCPUs, the last step of building the machine: a request that waits while the machine is
 // refused makes it panic, and the reason is lost.
 func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machine) error {
-	pause := time.Millisecond
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
 	for {
 		err := errBuilding
 		if vcpus, terr := proc.Threads(p, vcpuThread); terr == nil && len(vcpus) > 0 {
@@ -72,8 +77,8 @@ func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machin
 			}
 			return fault.New(fault.Timeout, "Firecracker does not say that the guest runs: %w", err).
 				WithHint("run `banger doctor`, and look at the logs")
-		case <-time.After(pause):
-			pause = min(2*pause, 5*time.Millisecond)
+		case <-m.logs.spoke: // as it does when it has started the guest
+		case <-tick.C:
 		}
 	}
 }
