@@ -107,7 +107,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.store.Close()) }()
 	// First, since what recovery goes on with are operations of this daemon.
-	if err := d.store.FailInterrupted(ctx); err != nil {
+	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
 	}
 	if err := d.manager.Recover(ctx); err != nil {

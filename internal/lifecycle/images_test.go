@@ -179,10 +179,10 @@ func TestAnInterruptedPullIsToldByTheNextDaemon(t *testing.T) {
 	w := newWorld(t)
 	o := op.Operation{ID: op.NewID(), Kind: lifecycle.KindPull, Subject: "debian:13", Name: "debian:13", State: op.Underway, Created: time.Now()}
 	w.must(w.store.SaveOperation(t.Context(), o))
-	w.must(w.store.FailInterrupted(t.Context()))
+	w.must(w.store.FailInterrupted(t.Context(), lifecycle.Words))
 	got, err := w.store.Operation(t.Context(), o.ID)
 	w.must(err)
-	if got.State != op.Failed || got.Error.Msg != "the daemon ended while it ran" {
+	if got.State != op.Failed || got.Error.Error() != `pull image "debian:13": the daemon ended while it ran` {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -77,6 +77,9 @@ var verbs = map[string]string{
 	KindPull: "pull image", KindImport: "import image",
 }
 
+// Words says what a kind of operation does, such as "create VM".
+func Words(kind string) string { return verbs[kind] }
+
 // Kinds of operations on VMs.
 const (
 	KindCreate = "vm.create"

@@ -83,7 +83,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) boot() {
 	w.t.Helper()
 	w.m = w.manager(w.images)
-	w.must(w.store.FailInterrupted(w.t.Context()))
+	w.must(w.store.FailInterrupted(w.t.Context(), lifecycle.Words))
 	if err := w.m.Recover(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}

@@ -36,15 +36,16 @@ func (s *Store) Operation(ctx context.Context, id op.ID) (op.Operation, error) {
 	return found[0], nil
 }
 
-// FailInterrupted ends operations that a dead daemon left under way.
-func (s *Store) FailInterrupted(ctx context.Context) error {
+// FailInterrupted ends operations that a dead daemon left under way. tried says in a person's words what
+// a kind of operation does.
+func (s *Store) FailInterrupted(ctx context.Context, tried func(kind string) string) error {
 	left, err := list[op.Operation](ctx, s, "SELECT doc FROM operations WHERE state = ?", op.Underway)
 	if err != nil {
 		return err
 	}
 	return s.commit(ctx, func(tx *sql.Tx) error {
 		for _, o := range left {
-			ended := o.Finished(fault.New(fault.Internal, "the daemon ended while it ran").WithOp(o.Kind, o.Name).
+			ended := o.Finished(fault.New(fault.Internal, "the daemon ended while it ran").WithOp(tried(o.Kind), o.Name).
 				WithHint("what it had made was finished or taken down; try again"))
 			if err := putOperation(ctx, tx, ended); err != nil {
 				return err

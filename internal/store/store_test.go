@@ -264,11 +264,11 @@ func TestOperations(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].ID != ended.ID || got[0].Error.Hint != "wait" {
 		t.Errorf("newest: %+v, %v", got, err)
 	}
-	if err := s.FailInterrupted(t.Context()); err != nil {
+	if err := s.FailInterrupted(t.Context(), strings.ToUpper); err != nil {
 		t.Fatal(err)
 	}
 	o, err := s.Operation(t.Context(), left.ID)
-	if err != nil || o.State != op.Failed || o.Error == nil || !strings.Contains(o.Error.Error(), "the daemon ended while it ran") {
+	if err != nil || o.State != op.Failed || o.Error == nil || o.Error.Error() != "IMAGE.PULL: the daemon ended while it ran" {
 		t.Errorf("left under way: %+v, %v", o, err)
 	}
 	if o, err := s.Operation(t.Context(), ended.ID); err != nil || o.Error.Msg != "too slow" {
