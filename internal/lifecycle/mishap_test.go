@@ -127,3 +127,22 @@ func TestAnOperationThatFailedIsStoredSo(t *testing.T) {
 		t.Errorf("stored as %+v", kept)
 	}
 }
+
+// TestAnAgentThatIsRestartingIsAskedAgain: its supervisor starts it again within a moment, and to pull
+// the plug meanwhile would lose what the guest has not written yet.
+func TestAnAgentThatIsRestartingIsAskedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.host.FailAt(3) // commit stopping, write vm.json, ask for shutdown
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	asked := 0
+	for _, label := range w.host.Effects() {
+		if label == "ask for shutdown" {
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times, want 2: %v", asked, w.host.Effects())
+	}
+	w.holds(stoppedText("dev")...)
+}

@@ -147,7 +147,7 @@ func (m *Manager) stop(ctx context.Context, job *op.Job, v vm.VM, patience time.
 func (m *Manager) shutdown(ctx context.Context, l *live, patience time.Duration, report feature.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := l.agent().Shutdown(ctx, agentproto.IntentPoweroff); err != nil {
+	if !m.askDown(ctx, l) {
 		report("the agent does not answer: killing it")
 		return nil
 	}
@@ -157,6 +157,28 @@ func (m *Manager) shutdown(ctx context.Context, l *live, patience time.Duration,
 		report("not down after " + patience.String() + ": killing it")
 	}
 	return nil
+}
+
+// askTime is how long an agent that refuses is asked again: its supervisor starts a dead one within a
+// moment, and to kill the guest meanwhile would lose what it has not written yet.
+const askTime = 5 * time.Second
+
+// askDown asks the agent to shut its guest down, and reports whether the guest is going or gone.
+func (m *Manager) askDown(ctx context.Context, l *live) bool {
+	begun := time.Now()
+	for l.agent().Shutdown(ctx, agentproto.IntentPoweroff) != nil {
+		if time.Since(begun) > askTime {
+			return false
+		}
+		select {
+		case <-l.gone:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-time.After(m.HaltInterval):
+		}
+	}
+	return true
 }
 
 // rest removes what a running VM holds and commits the state that v has. It does not end with the
