@@ -154,21 +154,22 @@ func (b bare) execute(ctx context.Context, dir string, ready <-chan readiness) (
 	if err := fc.Start(); err != nil {
 		return Bare{}, err
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- fc.Wait() }()
+	var end error
+	gone := make(chan struct{})
+	go func() { defer close(gone); end = fc.Wait() }()
 	select {
 	case r := <-ready:
 		_ = fc.Process.Kill() // nothing of this guest is to be kept; it may have ended by itself
 		<-gone
 		took := r.at.Sub(begun)
 		return Bare{Ready: took, Stages: append([]op.Stage{{Name: stageHypervisor, Duration: took - r.clock, Done: true}}, r.stages...)}, nil
-	case err = <-gone: // also when the time is over
+	case <-gone: // also when the time is over
 	}
 	if log := scripts.BrokenGuest(dir); log != "" {
 		return Bare{}, errBroken
 	}
 	said, rerr := os.ReadFile(console.Name())
-	return Bare{}, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(err)).
+	return Bare{}, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(end)).
 		WithOp("boot bare", b.vm.Image.Name).WithDetail(string(said)))
 }
 
