@@ -186,6 +186,7 @@ func (m *Manager) erase(ctx context.Context, v vm.VM, o *op.Operation) error {
 	if err := m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: o}); err != nil {
 		return err
 	}
+	m.locks.forget(v.ID)
 	return nil
 }
 

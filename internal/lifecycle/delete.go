@@ -32,11 +32,7 @@ func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string,
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBudget)
 		defer cancel()
-		if err := m.erase(ctx, v, ending(job)); err != nil {
-			return err
-		}
-		m.locks.forget(v.ID)
-		return nil
+		return m.erase(ctx, v, ending(job))
 	}), nil
 }
 

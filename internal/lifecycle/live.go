@@ -81,8 +81,11 @@ func (m *Manager) adopt(id vm.ID, l *live) {
 	m.live[id] = l
 	m.mu.Unlock()
 	m.watch.run(func() {
-		if m.hyper.Wait(m.ctx, l.process()) != nil {
-			return // the daemon is stopping; the VM runs on
+		if err := m.hyper.Wait(m.ctx, l.process()); err != nil {
+			if m.ctx.Err() == nil { // else the daemon is stopping; the VM runs on
+				m.log.Error("watch hypervisor", "id", id, "pid", l.process().PID, "error", err)
+			}
+			return
 		}
 		l.mu.Lock()
 		l.ending.Exited = !l.ending.Halted
