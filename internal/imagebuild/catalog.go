@@ -69,6 +69,9 @@ func (c *Catalog) Delete(id string) error {
 	}
 	// Renamed first, so that a removal that is cut short leaves nothing that is listed.
 	doomed := filepath.Join(c.Dir, ".deleted-"+id)
+	if err := os.RemoveAll(doomed); err != nil { // of an earlier image of this id, where that failed
+		return err
+	}
 	if err := os.Rename(filepath.Join(c.Dir, id), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

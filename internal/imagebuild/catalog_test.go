@@ -111,6 +111,7 @@ func TestNoDirectoryIsNoImages(t *testing.T) {
 func TestDelete(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "aaaaaaaaaaaa", "debian:12", 0)
+	put(t, dir, ".deleted-aaaaaaaaaaaa", "half of an earlier removal", 0)
 	c := &imagebuild.Catalog{Dir: dir}
 	for range 2 { // gone is success
 		if err := c.Delete("aaaaaaaaaaaa"); err != nil {
