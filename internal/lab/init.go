@@ -212,6 +212,11 @@ func run(o order, ports map[string]*os.File, words *bufio.Reader, say func(toCal
 		_ = f.Close() // the command has its own
 	}
 	go obey(words, p.Pid, terminal)
+	go func() {
+		for range time.Tick(sayAlive) {
+			say(toCaller{Alive: true})
+		}
+	}()
 	status, err := reap(p.Pid)
 	if terminal == nil {
 		waitBriefly(&drain)

@@ -49,6 +49,17 @@ type Run struct {
 // errGone is what ends a run whose lab host went away without a word.
 var errGone = errors.New("the lab host ended before the command did")
 
+// ErrHung is what ends a run whose lab host fell silent: once in some thirty runs the emulator's processors
+// go round and round without an instruction of the lab host's. Nothing that runs in it is to blame.
+var ErrHung = errors.New("the emulator hung")
+
+// How often a lab host says that it is alive, and how long it may say nothing. Its clock runs slower than
+// ours, and the machine may be busy.
+const (
+	sayAlive = 5 * time.Second
+	silence  = 90 * time.Second
+)
+
 // Run boots a lab host, runs the command in it and returns its exit status. The host dies with ctx
 // and with this process.
 func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
@@ -243,7 +254,7 @@ func (r Run) converse(ctx context.Context, p *ports, power time.Time) (int, erro
 	if err := send(o); err != nil {
 		return 0, fmt.Errorf("hand the command over: %w", err)
 	}
-	stop := r.passSignals(ctx, send)
+	stop := r.passSignals(ctx, send, p.close)
 	defer stop()
 	if r.Stdin != nil {
 		go func() {
@@ -258,7 +269,10 @@ func (r Run) converse(ctx context.Context, p *ports, power time.Time) (int, erro
 	words := json.NewDecoder(control)
 	for {
 		var w toCaller
-		if err := words.Decode(&w); err != nil {
+		_ = control.SetReadDeadline(time.Now().Add(silence)) // a Unix socket takes deadlines
+		if err := words.Decode(&w); errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, ErrHung
+		} else if err != nil {
 			return 0, errGone
 		}
 		switch {
@@ -311,13 +325,14 @@ func copyStream(w io.Writer, r io.Reader) {
 	}
 }
 
-// passSignals hands interrupts on to the command instead of dying of them.
-func (r Run) passSignals(ctx context.Context, send func(any) error) (stop func()) {
+// passSignals hands interrupts on to the command instead of dying of them. A second one ends the run: the
+// command, or the whole lab host, does not heed it.
+func (r Run) passSignals(ctx context.Context, send func(any) error, end func()) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGWINCH)
 	go func() {
-		for {
+		for asked := 0; ; {
 			select {
 			case <-ctx.Done():
 				return
@@ -325,6 +340,10 @@ func (r Run) passSignals(ctx context.Context, send func(any) error) (stop func()
 				word := toHost{}
 				if n, ok := s.(syscall.Signal); ok && n != syscall.SIGWINCH {
 					word.Signal = int(n)
+					if asked++; asked > 1 {
+						end()
+						return
+					}
 				} else if r.Size != nil {
 					word.Rows, word.Cols = r.Size()
 				}

@@ -32,6 +32,7 @@ type toHost struct {
 // toCaller is a word of the lab host; exactly one field is set.
 type toCaller struct {
 	Begun bool   `json:"begun,omitempty"` // the command is about to run
+	Alive bool   `json:"alive,omitempty"` // it still runs; said every few seconds
 	Exit  *int   `json:"exit,omitempty"`  // it ended with this status, or 128 + signal
 	Fault string `json:"fault,omitempty"` // the lab host could not run it
 }

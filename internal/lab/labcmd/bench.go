@@ -67,7 +67,7 @@ It fails when anything is over its limit. docs/performance.md tells what is meas
 	f := cmd.Flags()
 	f.Float64Var(&maxRatio, "max", bench.DefaultRatio, "the most that a create may take, as a multiple of a bare boot")
 	f.BoolVar(&asJSON, "json", false, "print all that was measured, as JSON")
-	f.DurationVar(&timeout, "timeout", 30*time.Minute, "end the run after this time")
+	f.DurationVar(&timeout, "timeout", 10*time.Minute, "end the run after this time")
 	return cmd
 }
 

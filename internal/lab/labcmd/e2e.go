@@ -1,8 +1,10 @@
 package labcmd
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -120,29 +122,16 @@ func e2e() *cobra.Command {
 			if err := os.MkdirAll(out, 0o700); err != nil {
 				return err
 			}
-			var err error
-			ran := 0
-			for _, systemd := range []bool{false, true} {
-				suite := scripts.Suite{Dir: "e2e", Match: match, Systemd: systemd}
-				names, unread := suite.Names()
-				if unread != nil {
-					return unread
-				}
-				if len(names) == 0 {
-					continue
-				}
-				ran += len(names)
-				argv := []string{
-					lab.GuestBinary, "testscript", "--run", match, "--systemd=" + strconv.FormatBool(systemd),
-					"--images", guests.State + "/images", "--logs", "/out",
-				}
-				if verbose {
-					argv = append(argv, "-v")
-				}
-				r := lab.Run{Argv: append(argv, "/src/e2e"), Out: out, Timeout: timeout, Systemd: systemd}
-				err = errors.Join(err, execute(cmd.Context(), r, guests.Names()))
+			passed := filepath.Join(out, "passed")
+			if err := os.Remove(passed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
-			if ran == 0 {
+			plain := suiteRun{match: match, out: out, verbose: verbose, timeout: timeout}
+			units := plain
+			units.systemd = true
+			found, err := plain.run(cmd.Context())
+			more, unitsErr := units.run(cmd.Context())
+			if err = errors.Join(err, unitsErr); err == nil && !found && !more {
 				return fault.New(fault.NotFound, "no script matches %q", match).WithOp("run scripts", "e2e").
 					WithHint("scripts are named area/name, as in vm/life")
 			}
@@ -158,6 +147,41 @@ func e2e() *cobra.Command {
 	f.BoolVarP(&verbose, "verbose", "v", false, "print all that scripts do")
 	f.DurationVar(&timeout, "timeout", 30*time.Minute, "end the run after this time")
 	return cmd
+}
+
+// suiteRun is a run of the scripts that match, on one kind of lab host.
+type suiteRun struct {
+	match, out string
+	verbose    bool
+	timeout    time.Duration
+	systemd    bool
+}
+
+// hangs is how often a run is begun again, with the scripts that have not passed, because the emulator hung.
+const hangs = 2
+
+// run reports whether there were scripts to run, and how they ended.
+func (r suiteRun) run(ctx context.Context) (found bool, err error) {
+	for left := hangs; ; left-- {
+		suite := scripts.Suite{Dir: "e2e", Match: r.match, Systemd: r.systemd, Passed: filepath.Join(r.out, "passed")}
+		names, err := suite.Names()
+		if err != nil || len(names) == 0 {
+			return found, err
+		}
+		found = true
+		argv := []string{
+			lab.GuestBinary, "testscript", "--run", r.match, "--systemd=" + strconv.FormatBool(r.systemd),
+			"--images", guests.State + "/images", "--logs", "/out", "--passed", "/out/passed",
+		}
+		if r.verbose {
+			argv = append(argv, "-v")
+		}
+		err = execute(ctx, lab.Run{Argv: append(argv, "/src/e2e"), Out: r.out, Timeout: r.timeout, Systemd: r.systemd}, guests.Names())
+		if !errors.Is(err, lab.ErrHung) || left == 0 {
+			return found, err
+		}
+		fmt.Fprintln(os.Stderr, "lab: the emulator hung; the scripts that have not passed run again")
+	}
 }
 
 func testscript() *cobra.Command {
@@ -177,6 +201,7 @@ func testscript() *cobra.Command {
 	f.StringVar(&s.Match, "run", "", "only the scripts of this area, or of this area/name")
 	f.BoolVar(&s.Systemd, "systemd", false, "the scripts that want a host with systemd")
 	f.StringVar(&s.Images, "images", "", "prepared images that each script gets")
+	f.StringVar(&s.Passed, "passed", "", "file of scripts that have passed, which is added to")
 	f.StringVar(&s.Work, "work", "/scratch", "folder for the scripts' homes")
 	f.StringVar(&s.Logs, "logs", "", "folder for the logs of scripts that fail")
 	f.BoolVarP(&s.Verbose, "verbose", "v", false, "print all that scripts do")

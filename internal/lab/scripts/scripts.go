@@ -6,8 +6,10 @@ package scripts
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -29,6 +31,7 @@ type Suite struct {
 	Systemd bool          // the scripts that want a host with systemd; else all others
 	Work    string        // where scripts have their homes; a file system that can reflink
 	Images  string        // directory of prepared images, cloned into each state directory; empty is none
+	Passed  string        // a file that lists scripts that have passed: they are left out, and new ones added
 	Logs    string        // logs of failed scripts are copied here; empty is nowhere
 	Timeout time.Duration // of one script; 10 minutes when zero
 	Verbose bool          // print everything that scripts did, also of those that passed
@@ -69,6 +72,9 @@ func (s Suite) Run(ctx context.Context) (Result, error) {
 			return r, err
 		}
 		failed, err := s.one(ctx, name)
+		if err == nil && !failed {
+			err = s.passed(name)
+		}
 		if err != nil {
 			return r, fmt.Errorf("run script %s: %w", name, err)
 		}
@@ -82,11 +88,28 @@ func (s Suite) Run(ctx context.Context) (Result, error) {
 	return r, nil
 }
 
+// passed notes that a script has passed.
+func (s Suite) passed(name string) error {
+	if s.Passed == "" {
+		return nil
+	}
+	f, err := os.OpenFile(s.Passed, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, name)
+	return errors.Join(err, f.Close())
+}
+
 // wantsSystemd is the line in the comment at a script's head by which it asks for a host with systemd.
 const wantsSystemd = "# host: systemd"
 
 // Names lists the scripts that match, as area/name, in order.
 func (s Suite) Names() ([]string, error) {
+	done, err := os.ReadFile(s.Passed)
+	if err != nil && s.Passed != "" && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.txtar"))
 	if err != nil {
 		return nil, err
@@ -98,7 +121,7 @@ func (s Suite) Names() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !ok || slices.Contains(strings.Fields(string(done)), name) {
 			continue
 		}
 		text, err := os.ReadFile(file)

@@ -180,6 +180,20 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+// TestPassed leaves out what has passed in a run before this one.
+func TestPassed(t *testing.T) {
+	s, out := suite(t, map[string]string{"vm/a": "exec true\n", "vm/b": "exec sh -c 'test -e HOST.b'\n"})
+	s.Passed = filepath.Join(t.TempDir(), "passed")
+	for _, want := range []Result{{Passed: 1, Failed: 1}, {Failed: 1}} {
+		if got, err := s.Run(t.Context()); err != nil || got != want {
+			t.Errorf("got %+v, %v, want %+v:\n%s", got, err, want, out)
+		}
+	}
+	if text, err := os.ReadFile(s.Passed); err != nil || string(text) != "vm/a\n" {
+		t.Errorf("the list is %q, %v", text, err)
+	}
+}
+
 // TestBrokenGuest runs a script again when the emulator broke its guest, and not more often than that.
 func TestBrokenGuest(t *testing.T) {
 	const says = "exec sh -c 'mkdir -p $BANGER_STATE_DIR/vms/a && echo stack guard page was hit > $BANGER_STATE_DIR/vms/a/console.log'\n"
