@@ -46,12 +46,9 @@ type Run struct {
 	Begun func(time.Duration)
 }
 
-// errGone is what ends a run whose lab host went away without a word.
-var errGone = errors.New("the lab host ended before the command did")
-
-// ErrHung is what ends a run whose lab host fell silent: once in some thirty runs the emulator's processors
-// go round and round without an instruction of the lab host's. Nothing that runs in it is to blame.
-var ErrHung = errors.New("the emulator hung")
+// ErrLost is what ends a run whose lab host went away without a word, or fell silent: the emulator gets a
+// nested guest's state wrong now and then, and with it the lab host's. Nothing that runs in it is to blame.
+var ErrLost = errors.New("the lab host was lost")
 
 // How often a lab host says that it is alive, and how long it may say nothing. Its clock runs slower than
 // ours, and the machine may be busy.
@@ -103,6 +100,8 @@ func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
+	} else if errors.Is(err, ErrLost) {
+		err = fmt.Errorf("%w; the emulator's end: %s", err, q.cmd.ProcessState)
 	}
 	f := fault.From(err)
 	if f.Code == fault.Internal {
@@ -271,9 +270,9 @@ func (r Run) converse(ctx context.Context, p *ports, power time.Time) (int, erro
 		var w toCaller
 		_ = control.SetReadDeadline(time.Now().Add(silence)) // a Unix socket takes deadlines
 		if err := words.Decode(&w); errors.Is(err, os.ErrDeadlineExceeded) {
-			return 0, ErrHung
+			return 0, fmt.Errorf("%w: it said nothing for %s", ErrLost, silence)
 		} else if err != nil {
-			return 0, errGone
+			return 0, fmt.Errorf("%w: it ended before the command did", ErrLost)
 		}
 		switch {
 		case w.Begun && r.Begun != nil:

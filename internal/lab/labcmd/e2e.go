@@ -157,12 +157,12 @@ type suiteRun struct {
 	systemd    bool
 }
 
-// hangs is how often a run is begun again, with the scripts that have not passed, because the emulator hung.
-const hangs = 2
+// losses is how often a run is begun again, with the scripts that have not passed, because its host was lost.
+const losses = 2
 
 // run reports whether there were scripts to run, and how they ended.
 func (r suiteRun) run(ctx context.Context) (found bool, err error) {
-	for left := hangs; ; left-- {
+	for left := losses; ; left-- {
 		suite := scripts.Suite{Dir: "e2e", Match: r.match, Systemd: r.systemd, Passed: filepath.Join(r.out, "passed")}
 		names, err := suite.Names()
 		if err != nil || len(names) == 0 {
@@ -177,10 +177,11 @@ func (r suiteRun) run(ctx context.Context) (found bool, err error) {
 			argv = append(argv, "-v")
 		}
 		err = execute(ctx, lab.Run{Argv: append(argv, "/src/e2e"), Out: r.out, Timeout: r.timeout, Systemd: r.systemd}, guests.Names())
-		if !errors.Is(err, lab.ErrHung) || left == 0 {
+		if !errors.Is(err, lab.ErrLost) || left == 0 {
 			return found, err
 		}
-		fmt.Fprintln(os.Stderr, "lab: the emulator hung; the scripts that have not passed run again")
+		tell(err)
+		fmt.Fprintln(os.Stderr, "the scripts that have not passed run again, on a new host")
 	}
 }
 

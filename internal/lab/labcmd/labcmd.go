@@ -46,6 +46,12 @@ func Main(args []string) int {
 	case errors.As(err, &status):
 		return int(status)
 	}
+	tell(err)
+	return 1
+}
+
+// tell prints what failed, with the lab host's last words and what to do.
+func tell(err error) {
 	f := fault.From(err)
 	fmt.Fprintln(os.Stderr, "banger-lab:", f)
 	if f.Detail != "" {
@@ -54,7 +60,6 @@ func Main(args []string) int {
 	if f.Hint != "" {
 		fmt.Fprintln(os.Stderr, "hint:", f.Hint)
 	}
-	return 1
 }
 
 func open() (*lab.Lab, error) { return lab.New(".", os.Stderr) }
