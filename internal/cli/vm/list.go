@@ -36,6 +36,10 @@ func newList(a *app.App) *cobra.Command {
 }
 
 func list(ctx context.Context, a *app.App, labels []string) error {
+	chosen, err := nouns.ParseSelector(labels)
+	if err != nil {
+		return err
+	}
 	c, err := a.Connect(ctx)
 	if err != nil {
 		return err
@@ -44,7 +48,7 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 	if err != nil {
 		return err
 	}
-	vms = slices.DeleteFunc(vms, func(v api.VM) bool { return !labelled(v, labels) })
+	vms = slices.DeleteFunc(vms, func(v api.VM) bool { return !chosen.Matches(v.Labels) })
 	switch a.Output {
 	case app.JSON:
 		term.JSON(a.IO.Out, vms)
@@ -105,12 +109,4 @@ func labelText(labels map[string]string) string {
 		pairs = append(pairs, k+"="+labels[k])
 	}
 	return strings.Join(pairs, ",")
-}
-
-func labelled(v api.VM, wanted []string) bool {
-	return !slices.ContainsFunc(wanted, func(w string) bool {
-		key, value, exact := strings.Cut(w, "=")
-		got, has := v.Labels[key]
-		return !has || exact && got != value
-	})
 }
