@@ -35,6 +35,7 @@ type Machine interface {
 	Uptime() time.Duration
 	// Listening returns the TCP ports on which some process listens.
 	Listening() (map[int]bool, error)
+	Clock
 	// Restart has the guest's init end everything in order and reset the machine, and does so
 	// itself when init does not. It returns once that has begun.
 	Restart()

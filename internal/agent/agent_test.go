@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +22,36 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type machine struct{ restarted chan struct{} }
+type machine struct {
+	restarted chan struct{}
+	*clock
+}
+
+// clock is a wall clock that stands still. One that is broken cannot be set.
+type clock struct {
+	mu     sync.Mutex
+	now    time.Time
+	broken bool
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) SetClock(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return errors.New("operation not permitted")
+	}
+	c.now = now
+	return nil
+}
+
+// noon is when the tests' clocks stand.
+func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
 func (machine) Info() agentproto.Info            { return agentproto.Info{Hostname: "test"} }
 func (machine) Uptime() time.Duration            { return time.Second }
@@ -35,7 +65,7 @@ func serve(t *testing.T) (dial func() net.Conn, m machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m = machine{restarted: make(chan struct{})}
+	m = machine{make(chan struct{}), &clock{now: noon()}}
 	a := &agent.Agent{
 		Listener: l,
 		DialHost: func(context.Context) (net.Conn, error) { return nil, errors.New("no host") },
@@ -84,6 +114,9 @@ func TestRequests(t *testing.T) {
 		{agentproto.Request{Op: "dance"}, agentproto.Response{Error: `this agent knows no request "dance"`}},
 		{agentproto.Request{Op: agentproto.OpDial}, agentproto.Response{Error: `this agent knows no request "dial"`}},
 		{agentproto.Request{Op: agentproto.OpShutdown}, agentproto.Response{Error: `this agent knows no request "shutdown"`}},
+		{agentproto.Request{Op: agentproto.OpClock}, agentproto.Response{Error: `this agent knows no request "clock"`}},
+		{agentproto.Request{Op: agentproto.OpClock, Clock: &agentproto.Clock{Now: noon().Add(time.Hour)}}, agentproto.Response{Clock: &agentproto.Clocked{Off: time.Hour}}},
+		{agentproto.Request{Op: agentproto.OpClock, Clock: &agentproto.Clock{Now: noon().Add(time.Hour)}}, agentproto.Response{Clock: &agentproto.Clocked{}}},
 		{agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: 70000}}, agentproto.Response{Error: "dial tcp: address 70000: invalid port"}},
 		{agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}}, agentproto.Response{}},
 	}

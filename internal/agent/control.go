@@ -92,8 +92,13 @@ func (h *control) session(ctx context.Context) (welcomed bool, err error) {
 
 	hello := h.agent.Hello
 	hello.Phase = agentproto.PhaseResident
-	if _, err := Greet(conn, hello); err != nil {
+	welcome, err := Greet(conn, hello)
+	if err != nil {
 		return false, err
+	}
+	// Whatever was missed while nobody talked to us: a pause, a restored snapshot, a daemon's restart.
+	if _, err := Follow(h.agent.Machine, welcome.Now, h.agent.Log); err != nil {
+		h.agent.Log.Error("control connection", "error", err)
 	}
 	h.hold(conn)
 	defer h.hold(nil)

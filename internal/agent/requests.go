@@ -76,6 +76,8 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 			r.control.farewell()
 			r.agent.Machine.Restart()
 		}
+	case req.Op == agentproto.OpClock && req.Clock != nil:
+		r.answer(conn, r.follow(req.Clock.Now))
 	case req.Op == agentproto.OpDial && req.Dial != nil:
 		select {
 		case r.dials <- struct{}{}:
@@ -88,6 +90,14 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	default:
 		r.answer(conn, agentproto.Response{Error: fmt.Sprintf("this agent knows no request %q", req.Op)})
 	}
+}
+
+func (r *requests) follow(now time.Time) agentproto.Response {
+	off, err := Follow(r.agent.Machine, now, r.agent.Log)
+	if err != nil {
+		return agentproto.Response{Error: err.Error()}
+	}
+	return agentproto.Response{Clock: &agentproto.Clocked{Off: off}}
 }
 
 func (r *requests) answer(conn net.Conn, resp agentproto.Response) bool {

@@ -44,6 +44,10 @@ const (
 	MaxVersion = 1
 )
 
+// ClockTolerance is how far a guest's wall clock may be off before it is stepped. What the host says of
+// the time is a round trip old when it is heard, and a guest's own NTP may know it a little better.
+const ClockTolerance = 100 * time.Millisecond
+
 // ErrFrameTooLarge is returned for a frame longer than its reader or the protocol allows.
 var ErrFrameTooLarge = errors.New("frame is larger than the protocol allows")
 
@@ -133,7 +137,7 @@ const (
 // Welcome answers Hello. Config is set in PhaseBoot only.
 type Welcome struct {
 	Version int          `json:"version"`
-	Now     time.Time    `json:"now"` // host's clock, taken as the frame is written
+	Now     time.Time    `json:"now"` // host's clock, taken as the frame is written; the guest's follows it
 	Config  *GuestConfig `json:"config,omitempty"`
 
 	// Token is set in PhaseBoot too. Any process of the guest can dial the host; by the token the host
@@ -239,6 +243,7 @@ type Request struct {
 	Op       Op        `json:"op"`
 	Dial     *Dial     `json:"dial,omitempty"`
 	Shutdown *Shutdown `json:"shutdown,omitempty"`
+	Clock    *Clock    `json:"clock,omitempty"`
 }
 
 // Op names what a request wants.
@@ -250,6 +255,7 @@ const (
 	OpInfo     Op = "info"
 	OpShutdown Op = "shutdown"
 	OpDial     Op = "dial"
+	OpClock    Op = "clock"
 )
 
 // Dial asks for a TCP connection inside the guest.
@@ -264,10 +270,22 @@ type Shutdown struct {
 	Intent Intent `json:"intent"`
 }
 
+// Clock tells the guest the time: after a pause or a suspend of the host its wall clock stands where it
+// stood. An agent that knows no such request answers with an error.
+type Clock struct {
+	Now time.Time `json:"now"` // host's clock, taken as the frame is written
+}
+
+// Clocked says what became of the guest's clock.
+type Clocked struct {
+	Off time.Duration `json:"off"` // how far it was behind; stepped when more than ClockTolerance, either way
+}
+
 // Response answers a request. Error is empty when it was granted.
 type Response struct {
-	Error string `json:"error,omitempty"`
-	Info  *Info  `json:"info,omitempty"`
+	Error string   `json:"error,omitempty"`
+	Info  *Info    `json:"info,omitempty"`
+	Clock *Clocked `json:"clock,omitempty"`
 }
 
 // Info describes the running guest.

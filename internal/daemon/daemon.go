@@ -122,6 +122,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 // answer serves the API until it is told to end, then lets go of the VMs.
 func (d *Daemon) answer(ctx context.Context) error {
 	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Daemon: d, Layout: d.layout, Log: d.log})
+	stop := d.keepClocks(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
 	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
@@ -152,6 +153,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 		_ = d.manager.Idle(late) // what takes longer is called off
 		cancel()
 	}
+	stop()
 	d.manager.Close()
 	d.driver.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

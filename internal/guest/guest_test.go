@@ -407,3 +407,55 @@ func TestPingAfterClose(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestTheGuestsClockFollows(t *testing.T) {
+	h := open(t, config)
+	g := boot(t, h)
+	h.expect(t, bootEvents(0)...)
+	for _, off := range []time.Duration{time.Hour, -time.Hour, 50 * time.Millisecond, 0} {
+		g.SetBack(off)
+		was, err := h.SetClock(t.Context())
+		if err != nil || (was-off).Abs() > 5*time.Second { // the test's machine may be slow
+			t.Errorf("it was behind by %v, %v, want %v", was, err, off)
+		}
+		if now := g.Behind().Abs(); now > 5*time.Second {
+			t.Errorf("set back by %v it is still behind by %v", off, now)
+		}
+	}
+}
+
+// A daemon that comes back finds guests that were paused, or slept with the host, meanwhile.
+func TestTheClockIsRightOnceTheAgentHasCalled(t *testing.T) {
+	h := open(t, config)
+	g := boot(t, h)
+	h.expect(t, bootEvents(0)...)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.SetBack(time.Hour)
+	again := make(chan guest.Event, 100)
+	second, err := guest.Open(h.dir, nil, func(e guest.Event) { again <- e }, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&host{events: again}).expect(t, "hello resident", "ready 0")
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	if now := g.Behind().Abs(); now > 5*time.Second {
+		t.Errorf("it is behind by %v", now)
+	}
+}
+
+// An agent of an older release says that it knows no such request.
+func TestAnAgentWithoutTheClockRequest(t *testing.T) {
+	h := open(t, config)
+	var frame bytes.Buffer
+	if err := agentproto.WriteFrame(&frame, agentproto.Response{Error: `this agent knows no request "clock"`}); err != nil {
+		t.Fatal(err)
+	}
+	serveSocket(t, h.dir, answer("OK 1\n"+frame.String()))
+	if _, err := h.SetClock(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "knows no request") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -46,6 +46,32 @@ func (g *Guest) Shutdown(ctx context.Context, intent agentproto.Intent) error {
 	return err
 }
 
+// clockTries is how often the guest is told the time when it was slow to hear it.
+const clockTries = 3
+
+// SetClock tells the guest the time, and returns how far its clock was behind. A guest that took long to
+// answer, because it was paused or starved meanwhile, has set its clock by what was true before: it is
+// told once more.
+func (g *Guest) SetClock(ctx context.Context) (behind time.Duration, err error) {
+	for try := range clockTries {
+		begun := time.Now()
+		resp, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpClock})
+		if err != nil {
+			return 0, err
+		}
+		if resp.Clock == nil {
+			return 0, silent(errors.New("its answer is empty"))
+		}
+		if try == 0 {
+			behind = resp.Clock.Off
+		}
+		if time.Since(begun) <= agentproto.ClockTolerance {
+			break
+		}
+	}
+	return behind, nil
+}
+
 // Dial connects to a TCP port inside the guest, to its loopback when host is empty. The connection
 // has CloseWrite, and closes each way by itself: it is an *agentproto.Stream.
 func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, error) {
@@ -111,6 +137,9 @@ func exchange(ctx context.Context, conn net.Conn, req agentproto.Request) (agent
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	var resp agentproto.Response
 	err := handshake(conn)
+	if req.Op == agentproto.OpClock { // no earlier: by now somebody listens
+		req.Clock = &agentproto.Clock{Now: time.Now()}
+	}
 	if err == nil {
 		err = agentproto.WriteFrame(conn, req)
 	}

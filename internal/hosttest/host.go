@@ -66,6 +66,8 @@ type process struct {
 	gone chan struct{}
 	cpu  time.Duration
 	line func(string)
+
+	behind time.Duration // its guest's clock
 }
 
 // New returns an empty host.

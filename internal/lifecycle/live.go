@@ -25,6 +25,8 @@ type live struct {
 	isReady bool
 	clock   time.Duration // the guest's, at its latest word about its boot
 	halting bool          // someone watches the vCPUs
+
+	timeless bool // it did not take the time when it was last told; said already
 }
 
 func newLive() *live {

@@ -66,6 +66,8 @@ type Guest interface {
 	Info(ctx context.Context) (agentproto.Info, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
+	// SetClock tells it the host's time, and returns how far its clock was behind.
+	SetClock(ctx context.Context) (time.Duration, error)
 	Close() error
 }
 

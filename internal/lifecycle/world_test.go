@@ -43,6 +43,7 @@ type world struct {
 	m      *lifecycle.Manager
 	// preflight is what the host lacks, if anything.
 	preflight error
+	log       *slog.Logger
 }
 
 // catalog is a fixed set of images.
@@ -67,7 +68,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, host: hosttest.New(), store: s}
+	w := &world{t: t, host: hosttest.New(), store: s, log: slog.New(slog.DiscardHandler)}
 	w.images = w.host.Images(debian(), foreign())
 	t.Cleanup(func() {
 		w.m.Close()
@@ -101,7 +102,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
-		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: slog.New(slog.DiscardHandler),
+		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB},
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, HaltInterval: 2 * time.Millisecond,
 		Preflight: func(context.Context) error { return w.preflight },

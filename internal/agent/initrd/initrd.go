@@ -144,7 +144,9 @@ func (b *Boot) meetHost(ctx context.Context) (agentproto.GuestConfig, error) {
 	for _, p := range b.pending {
 		b.send(agentproto.FromAgent{Progress: &p})
 	}
-	setClock(w.Now, b.Log)
+	if _, err := agent.Follow(machine.Clock{}, w.Now, b.Log); err != nil {
+		b.Log.Error("clock", "error", err)
+	}
 	return *w.Config, nil
 }
 
@@ -190,18 +192,6 @@ func (b *Boot) send(f agentproto.FromAgent) {
 // Hello describes this guest to the host.
 func Hello(version string, phase agentproto.Phase) agentproto.Hello {
 	return agentproto.Hello{Agent: version, Arch: arch, BootID: machine.BootID(), Phase: phase}
-}
-
-// setClock follows the host's clock where the machine's own is plainly wrong. Fine tuning is the
-// business of the guest's NTP.
-func setClock(now time.Time, log *slog.Logger) {
-	if off := time.Until(now); off.Abs() <= time.Second {
-		return
-	}
-	ts := unix.NsecToTimespec(now.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		log.Error("set the clock", "error", err)
-	}
 }
 
 // apply makes the mounted root, and the kernel, this VM's.

@@ -18,6 +18,7 @@ import (
 
 // Machine implements agent.Machine.
 type Machine struct {
+	Clock
 	Version string // of the agent
 	Log     *slog.Logger
 }
@@ -39,6 +40,18 @@ func BootID() string { return line("/proc/sys/kernel/random/boot_id") }
 
 // Listening returns the TCP ports on which some process listens.
 func (m *Machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
+
+// Clock is the kernel's wall clock.
+type Clock struct{}
+
+// Now is the wall clock.
+func (Clock) Now() time.Time { return time.Now() }
+
+// SetClock steps the wall clock.
+func (Clock) SetClock(now time.Time) error {
+	ts := unix.NsecToTimespec(now.UnixNano())
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
+}
 
 // Info describes the guest. What cannot be read stays empty.
 func (m *Machine) Info() agentproto.Info {

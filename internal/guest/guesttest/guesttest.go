@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"banger/internal/agent"
@@ -229,10 +230,24 @@ func (g *Guest) Stop() error {
 	return errors.Join(<-g.done, g.device.Close())
 }
 
-// machine is the test's own host in the role of the guest.
+// Behind is how far the guest's clock is behind.
+func (g *Guest) Behind() time.Duration { return time.Duration(g.machine.behind.Load()) }
+
+// SetBack puts the guest's clock back, as a pause does.
+func (g *Guest) SetBack(by time.Duration) { g.machine.behind.Store(int64(by)) }
+
+// machine is the test's own host in the role of the guest. Its clock is its own.
 type machine struct {
 	born    time.Time
+	behind  atomic.Int64 // nanoseconds
 	restart func()
+}
+
+func (m *machine) Now() time.Time { return time.Now().Add(-time.Duration(m.behind.Load())) }
+
+func (m *machine) SetClock(now time.Time) error {
+	m.behind.Store(int64(time.Since(now)))
+	return nil
 }
 
 func (m *machine) Uptime() time.Duration            { return time.Since(m.born) }
