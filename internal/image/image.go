@@ -93,8 +93,11 @@ func Select(candidates []Manifest, selector string) (Manifest, error) {
 	case 1:
 		return byPrefix[0], nil
 	case 0:
-		return Manifest{}, fault.New(fault.NotFound, "no image has this name or id").WithOp("find image", selector).
-			WithHint("run `banger image list`, or fetch it with `banger image pull %s`", selector)
+		err := fault.New(fault.NotFound, "no image has this name or id").WithOp("find image", selector)
+		if strings.Contains(selector, ":") { // a distribution and its version, as those that can be pulled are named
+			return Manifest{}, err.WithHint("run `banger image list`, or fetch it with `banger image pull %s`", selector)
+		}
+		return Manifest{}, err.WithHint("run `banger image list`; `banger image pull debian:12` gets Debian, `banger image import` any other root")
 	default:
 		var names []string
 		for _, m := range byPrefix {

@@ -20,7 +20,7 @@ import (
 func newList(a *app.App) *cobra.Command {
 	var labels []string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"},
+		Use: "list", Aliases: []string{"ls", "ps"},
 		Short: "List your VMs",
 		Example: `  banger vm list
   banger vm list --label project=website -o name | xargs banger vm stop`,
