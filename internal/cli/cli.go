@@ -108,6 +108,7 @@ func newExitCodes() *cobra.Command {
 		Use:   "exit-codes",
 		Short: "What banger's exit statuses mean",
 		Long: "Every kind of failure has its own exit status; with -o json its code is in the error too.\n" +
+			"Where a command works on several VMs it is the one that all failures share, else 1.\n" +
 			"'banger vm ssh' passes on the status of the command or of ssh.\n\n" + exit.Help(),
 	}
 }

@@ -72,11 +72,11 @@ func newFake(g guest) *fake {
 		build: buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100},
 		vms: []api.VM{
 			{
-				ID: "1f0c6a2b9d3e", Name: "dev", Image: debian, State: vm.Running, Address: "172.30.0.2", Started: now.Add(-3 * time.Hour),
+				ID: "1f0c6a2b9d3e", Name: "dev", Owner: os.Geteuid(), Image: debian, State: vm.Running, Address: "172.30.0.2", Started: now.Add(-3 * time.Hour),
 				Labels: map[string]string{"project": "website"}, Spec: vm.Spec{VCPU: 2, Memory: 2 * vm.GiB},
 			},
 			{
-				ID: "1f01cd23ef45", Name: "old", Image: debian, State: vm.Crashed, Reason: "said \x1b[2J", Address: "172.30.0.3",
+				ID: "1f01cd23ef45", Name: "old", Owner: os.Geteuid(), Image: debian, State: vm.Crashed, Reason: "said \x1b[2J", Address: "172.30.0.3",
 				Spec: vm.Spec{VCPU: 1, Memory: 512 * vm.MiB, RootDisk: 4 * vm.GiB, WorkDisk: 8 * vm.GiB}, Dir: "/var/lib/banger/vms/1f01cd23ef45",
 			},
 		},
@@ -127,7 +127,7 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 		return op.Operation{}, fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", r.Name).WithHint("choose another")
 	}
 	v := api.VM{
-		ID: vm.NewID(), Name: r.Name, State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
+		ID: vm.NewID(), Name: r.Name, Owner: os.Geteuid(), State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
 		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: max(r.VCPU, 1), Memory: r.Memory},
 	}
 	switch r.Name {
@@ -163,6 +163,18 @@ func (f *fake) power(verb, selector string, force bool) (op.Operation, error) {
 		return refuse("it is running already")
 	case verb == "delete" && v.State == vm.Running && !force:
 		return refuse("it is running")
+	case (verb == "stop" || verb == "kill") && v.State != vm.Running:
+		return refuse("it is %s already", v.State)
+	case v.Name == "stuck":
+		o := f.begin("vm."+verb, string(v.ID), v.Name, op.Stage{Name: "shutdown"})
+		o.State, o.Ended = op.Underway, time.Time{}
+		f.ops[len(f.ops)-1] = o
+		return o, nil
+	case v.Name == "late":
+		o := f.begin("vm."+verb, string(v.ID), v.Name, op.Stage{Name: "shutdown"})
+		o.State, o.Error = op.Failed, fault.New(fault.Timeout, "it took too long").WithOp(verb+" VM", v.Name).WithHint("try again")
+		f.ops[len(f.ops)-1] = o
+		return o, nil
 	case verb == "start":
 		v.State, v.Reason, v.Started = vm.Running, "", time.Now()
 	default:
@@ -302,7 +314,7 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 			reply(w, nil, err)
 			return
 		}
-		if o.State == op.Underway && o.Kind == "vm.create" {
+		if o.State == op.Underway && len(o.Stages) > 0 {
 			o.Stages[len(o.Stages)-1].Detail = "followed"
 		}
 		body, _ := json.Marshal(o) //nolint:errchkjson // plain data

@@ -59,9 +59,9 @@ func (a *App) Follow(ctx context.Context, c *client.Client, o op.Operation) (op.
 	return a.ended(ctx, o.ID, final, err)
 }
 
-// Await is Follow without showing anything.
-func (a *App) Await(ctx context.Context, c *client.Client, o op.Operation) (op.Operation, error) {
-	final, err := c.Follow(ctx, o.ID, func(op.Operation) {})
+// FollowOn is Follow for a caller who shows the operation in his own way.
+func (a *App) FollowOn(ctx context.Context, c *client.Client, o op.Operation, update func(op.Operation)) (op.Operation, error) {
+	final, err := c.Follow(ctx, o.ID, update)
 	return a.ended(ctx, o.ID, final, err)
 }
 

@@ -30,6 +30,25 @@ func Of(err error) int {
 	return ofCode(fault.CodeOf(err))
 }
 
+// Common returns what the failures among errs come to: their status where all have the same, else 1. It is nil
+// where there is none.
+func Common(errs []error) error {
+	common := OK
+	for _, err := range errs {
+		switch status := Of(err); {
+		case status == OK || status == common:
+		case common == OK:
+			common = status
+		default:
+			return Status(1)
+		}
+	}
+	if common == OK {
+		return nil
+	}
+	return Status(common)
+}
+
 func ofCode(code fault.Code) int {
 	for _, r := range table() {
 		if r.code == code {

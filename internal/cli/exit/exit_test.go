@@ -43,3 +43,22 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+func TestCommon(t *testing.T) {
+	missing, late := fault.New(fault.NotFound, "x"), fault.New(fault.Timeout, "x")
+	for _, tc := range []struct {
+		errs []error
+		want int
+	}{
+		{nil, 0},
+		{[]error{nil, nil}, 0},
+		{[]error{nil, missing, nil}, 3},
+		{[]error{missing, nil, missing}, 3},
+		{[]error{late, nil, missing}, 1},
+		{[]error{late, missing, late}, 1},
+	} {
+		if got := exit.Of(exit.Common(tc.errs)); got != tc.want {
+			t.Errorf("Common(%v) = %d, want %d", tc.errs, got, tc.want)
+		}
+	}
+}

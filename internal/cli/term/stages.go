@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/clipperhouse/displaywidth"
@@ -13,34 +13,36 @@ import (
 	"banger/internal/op"
 )
 
-// frameInterval is slow enough to cost nothing and fast enough for tenths of a second to run.
-const frameInterval = 100 * time.Millisecond
-
 // Follow shows an operation's stages while follow runs. On a terminal they are redrawn in place with
 // their running times; elsewhere each finished stage is one line. Everything goes to s.Err, so that
 // s.Out holds results only. It returns what follow returns.
 func Follow(ctx context.Context, s *IO, follow func(context.Context, func(op.Operation)) (op.Operation, error)) (op.Operation, error) {
 	if !s.ErrTTY || s.Dumb {
-		plain := plainStages{w: s.Err, said: map[string]bool{}}
+		plain := plainStages{w: s.Err}
 		return follow(ctx, plain.update)
 	}
-	live := &liveStages{w: s.Err, palette: s.ErrPalette(), size: s.Size}
+	var now op.Operation
+	p := s.ErrPalette()
+	live := &screen{w: s.Err, size: s.Size, lines: func(at time.Time, tick, columns, _ int) []string {
+		return frame(now, at, tick, p, columns)
+	}}
 	stop := live.animate()
 	defer stop()
-	return follow(ctx, live.update)
+	return follow(ctx, func(o op.Operation) { live.change(func() { now = o }) })
 }
 
 // plainStages prints each stage once, when it is over.
 type plainStages struct {
-	w    io.Writer
-	said map[string]bool
+	w      io.Writer
+	prefix string // says whose stages they are where there are several's
+	said   []string
 }
 
 func (p *plainStages) update(o op.Operation) {
 	for _, st := range o.Stages {
 		word := ""
 		switch {
-		case p.said[st.Name]:
+		case slices.Contains(p.said, st.Name):
 		case st.Done:
 			word = "done"
 		case o.State.Ended():
@@ -49,94 +51,18 @@ func (p *plainStages) update(o op.Operation) {
 		if word == "" {
 			continue
 		}
-		p.said[st.Name] = true
-		fmt.Fprintf(p.w, "%s … %s %s\n", Escape(st.Name), word, Duration(elapsed(st, o, o.Ended)))
+		p.said = append(p.said, st.Name)
+		fmt.Fprintf(p.w, "%s%s … %s %s\n", p.prefix, Escape(st.Name), word, Duration(elapsed(st, o, o.Ended)))
 	}
-}
-
-// liveStages redraws a block of lines in place. Each redraw is one write inside a synchronized
-// update, so that no terminal shows a half-drawn block.
-type liveStages struct {
-	w       io.Writer
-	palette Palette
-	size    func() (columns, rows int)
-
-	mu    sync.Mutex
-	op    op.Operation
-	tick  int
-	drawn int // lines on the screen
-}
-
-func (l *liveStages) update(o op.Operation) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.op = o
-	l.draw()
-}
-
-// animate redraws until the returned function is called, which leaves the last block standing.
-func (l *liveStages) animate() (stop func()) {
-	fmt.Fprint(l.w, hideCursor)
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(frameInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-			}
-			l.mu.Lock()
-			l.tick++
-			l.draw()
-			l.mu.Unlock()
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-		fmt.Fprint(l.w, "\r\x1b[J"+showCursor) // what a typed Ctrl-C left behind goes too
-	}
-}
-
-const (
-	hideCursor  = "\x1b[?25l"
-	showCursor  = "\x1b[?25h"
-	beginUpdate = "\x1b[?2026h"
-	endUpdate   = "\x1b[?2026l"
-)
-
-func (l *liveStages) draw() {
-	columns, rows := l.size()
-	lines := frame(l.op, time.Now(), l.tick, l.palette, columns)
-	if len(lines) == 0 {
-		return
-	}
-	// What has scrolled away cannot be redrawn. The cursor needs a row too.
-	lines = lines[max(0, len(lines)-max(1, rows-1)):]
-	var b strings.Builder
-	b.WriteString(beginUpdate + "\r")
-	if l.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", l.drawn)
-	}
-	for _, line := range lines {
-		b.WriteString(line + "\x1b[K\n")
-	}
-	b.WriteString("\x1b[J" + endUpdate)
-	fmt.Fprint(l.w, b.String())
-	l.drawn = len(lines)
 }
 
 const nameColumn = 18
 
 // frame renders an operation's stages, one line each, none wider than width.
 func frame(o op.Operation, now time.Time, tick int, p Palette, width int) []string {
-	spinner := []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 	lines := make([]string, 0, len(o.Stages))
 	for _, st := range o.Stages {
-		mark := p.Cyan(spinner[tick%len(spinner)])
+		mark := p.Cyan(spinner(tick))
 		detail := Escape(st.Detail)
 		switch {
 		case st.Done:

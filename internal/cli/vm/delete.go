@@ -10,7 +10,6 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/app"
-	"banger/internal/cli/exit"
 	"banger/internal/cli/term"
 	"banger/internal/client"
 	"banger/internal/fault"
@@ -19,66 +18,66 @@ import (
 )
 
 type deleteOptions struct {
-	force  bool
-	yes    bool
-	dryRun bool
+	manner
+	force bool
+	yes   bool
 }
 
 func newDelete(a *app.App) *cobra.Command {
+	var s selection
 	var o deleteOptions
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"},
 		Short: "Delete VMs and their disks",
-		Long: `Delete VMs with both of their disks. On a terminal it asks first.
+		Long: `Delete VMs with both of their disks. On a terminal it asks first; elsewhere --all and --label need --yes.
 A running VM is refused unless --force is given, which kills it.`,
 		Example: `  banger vm delete dev
   banger vm delete --dry-run dev test
-  banger vm delete --yes --force dev`,
-		Args: app.Args(1, -1),
-		RunE: run(func(ctx context.Context, args []string) error {
-			return deleteVMs(ctx, a, args, o)
+  banger vm delete --yes --force dev
+  banger vm delete --label ci --dry-run`,
+		RunE: run(func(ctx context.Context, names []string) error {
+			return deleteVMs(ctx, a, &s, names, o)
 		}),
-		ValidArgsFunction: a.Complete(-1, app.VMs),
 	}
+	s.on(cmd, a)
+	o.waits(cmd)
+	o.plans(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.force, "force", false, "also when it is running")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be deleted")
 	return cmd
 }
 
-func deleteVMs(ctx context.Context, a *app.App, names []string, o deleteOptions) error {
+func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o deleteOptions) error {
 	c, err := a.Connect(ctx)
 	if err != nil {
 		return err
 	}
-	// Resolved once, so that what is confirmed is what is deleted, and before anything is: a typing
-	// error in the last name should not cost the first VM.
-	vms := make([]api.VM, len(names))
-	ids := make([]string, len(names))
-	for i, name := range names {
-		if vms[i], err = c.VM(ctx, name); err != nil {
-			return err
-		}
-		ids[i] = string(vms[i].ID)
+	targets, err := s.targets(ctx, a, c, names)
+	if err == nil {
+		// Before anything is deleted: a typing error in the last name should not cost the first VM.
+		err = firstError(targets)
+	}
+	if err != nil {
+		return err
+	}
+	vms := make([]api.VM, len(targets))
+	for i, t := range targets {
+		vms[i] = t.vm
 	}
 	if o.dryRun {
 		return showDeletion(a, vms)
 	}
-	if a.IO.InTTY && !o.yes {
-		if err := confirm(ctx, a, vms); err != nil {
-			return err
-		}
+	if err := agree(ctx, a, vms, s.byFlags(), o.yes); err != nil {
+		return err
 	}
-	err = each(ctx, a, c, ids, verb{"is deleted", func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
-		return c.DeleteVM(ctx, id, api.DeleteVM{Force: o.force})
-	}})
-	if exit.Of(err) == exit.OK {
-		for _, id := range ids {
-			_ = os.Remove(app.KnownHosts(id)) // a cache: a file that stays does no harm
-		}
-	}
-	return err
+	return each(ctx, a, c, targets, verb{
+		name: "delete", past: "is deleted",
+		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
+			return c.DeleteVM(ctx, id, api.DeleteVM{Force: o.force})
+		},
+		after: func(id string) { _ = os.Remove(app.KnownHosts(id)) }, // a cache: a file that stays does no harm
+	}, o.noWait)
 }
 
 func showDeletion(a *app.App, vms []api.VM) error {
@@ -93,12 +92,27 @@ func showDeletion(a *app.App, vms []api.VM) error {
 	return nil
 }
 
-func confirm(ctx context.Context, a *app.App, vms []api.VM) error {
+// agree asks where somebody can answer. Where nobody can, what flags have chosen is not deleted unseen.
+func agree(ctx context.Context, a *app.App, vms []api.VM, byFlags, yes bool) error {
+	if yes || len(vms) == 0 {
+		return nil
+	}
 	names := make([]string, len(vms))
 	for i, v := range vms {
 		names[i] = term.Escape(v.Name)
 	}
-	answer, err := a.IO.Ask(ctx, fmt.Sprintf("Delete %s and everything on its disks? [y/N] ", strings.Join(names, ", ")))
+	what := strings.Join(names, ", ")
+	if len(vms) > 1 {
+		what = fmt.Sprintf("%d VMs (%s)", len(vms), what)
+	}
+	switch {
+	case a.IO.InTTY:
+	case byFlags:
+		return fault.New(fault.Invalid, "it would delete %s", what).WithOp("delete VMs", "").WithHint("give --yes if that is meant")
+	default:
+		return nil
+	}
+	answer, err := a.IO.Ask(ctx, fmt.Sprintf("Delete %s and everything on the disks? [y/N] ", what))
 	if err != nil {
 		return err
 	}
