@@ -35,6 +35,9 @@ type VM struct {
 	Logs    Logs              `json:"logs"`
 	Created time.Time         `json:"created"`
 	Started time.Time         `json:"started,omitzero"`
+
+	Timezone string `json:"timezone,omitempty" doc:"IANA name that it was made with"`
+	Locale   string `json:"locale,omitempty" doc:"as in LANG, that it was made with"`
 }
 
 // Logs are the paths, on the daemon's host, of a VM's raw logs.
@@ -52,6 +55,8 @@ type CreateVM struct {
 	Memory         int64             `json:"memory,omitempty" doc:"bytes"`
 	RootDisk       int64             `json:"root_disk,omitempty" doc:"bytes"`
 	WorkDisk       int64             `json:"work_disk,omitempty" doc:"bytes"`
+	Timezone       string            `json:"timezone,omitempty" doc:"IANA name, such as Europe/Rome"`
+	Locale         string            `json:"locale,omitempty" doc:"as in LANG, such as C.UTF-8"`
 	AuthorizedKeys []string          `json:"authorized_keys,omitempty" doc:"authorized_keys lines that may log in as root"`
 }
 

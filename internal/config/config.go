@@ -43,11 +43,13 @@ type Project struct {
 
 // VM holds defaults for new VMs. Zero values leave the choice to the next layer below.
 type VM struct {
-	Image    string `toml:"image"`
-	VCPU     int    `toml:"vcpu"`
-	Memory   Size   `toml:"memory"`
-	RootDisk Size   `toml:"root_disk"`
-	WorkDisk Size   `toml:"work_disk"`
+	Image    string   `toml:"image"`
+	VCPU     int      `toml:"vcpu"`
+	Memory   Size     `toml:"memory"`
+	RootDisk Size     `toml:"root_disk"`
+	WorkDisk Size     `toml:"work_disk"`
+	Timezone Timezone `toml:"timezone"` // empty is the host's
+	Locale   Locale   `toml:"locale"`
 }
 
 // Daemon configures bangerd.
@@ -72,6 +74,24 @@ func (s *Size) UnmarshalText(text []byte) error {
 	n, err := vm.ParseSize(string(text))
 	*s = Size(n)
 	return err
+}
+
+// Timezone is a name of the IANA time zone database. It is no string, since the decoder asks those nothing.
+type Timezone struct{ Name string }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (z *Timezone) UnmarshalText(text []byte) error {
+	z.Name = string(text)
+	return vm.CheckTimezone(z.Name)
+}
+
+// Locale is a locale's name, as in LANG.
+type Locale struct{ Name string }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Locale) UnmarshalText(text []byte) error {
+	l.Name = string(text)
+	return vm.CheckLocale(l.Name)
 }
 
 // Duration is a time span, written as "90s" or "2m".
@@ -121,6 +141,17 @@ type Defaults struct {
 	Memory   int64 // bytes
 	RootDisk int64 // bytes
 	WorkDisk int64 // bytes
+	Timezone string
+	Locale   string
+}
+
+// defaults are these settings as everybody but this package sees them.
+func (v VM) defaults() Defaults {
+	return Defaults{
+		Image: v.Image, VCPU: v.VCPU,
+		Memory: int64(v.Memory), RootDisk: int64(v.RootDisk), WorkDisk: int64(v.WorkDisk),
+		Timezone: v.Timezone.Name, Locale: v.Locale.Name,
+	}
 }
 
 // Names of files.
@@ -162,10 +193,7 @@ func load(system, socket string) (Client, error) {
 	if f.Socket == "" {
 		f.Socket = findSocket()
 	}
-	return Client{Socket: expand(f.Socket), SSHKey: expand(f.SSHKey), VM: Defaults{
-		Image: f.VM.Image, VCPU: f.VM.VCPU,
-		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
-	}}, nil
+	return Client{Socket: expand(f.Socket), SSHKey: expand(f.SSHKey), VM: f.VM.defaults()}, nil
 }
 
 // Served is what the daemon goes by.
@@ -196,16 +224,13 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, VM: Defaults{
-		Image: f.VM.Image, VCPU: f.VM.VCPU,
-		Memory: int64(f.VM.Memory), RootDisk: int64(f.VM.RootDisk), WorkDisk: int64(f.VM.WorkDisk),
-	}}, nil
+	return Served{Daemon: *d, Socket: f.Socket, VM: f.VM.defaults()}, nil
 }
 
 // defaults is what the daemon goes by where nobody says anything.
 func defaults() File {
 	return File{
-		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB)},
+		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
 		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
 	}
 }

@@ -100,7 +100,7 @@ func keysOf(t reflect.Type, prefix string) []string {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name := prefix + f.Tag.Get("toml")
-		if f.Type.Kind() == reflect.Struct {
+		if f.Type.Kind() == reflect.Struct && !isText(f.Type) {
 			out = append(out, keysOf(f.Type, name+".")...)
 			continue
 		}

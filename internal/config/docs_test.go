@@ -85,6 +85,7 @@ func builtIn() map[string]string {
 		"vm.vcpu":             fmt.Sprint(f.VM.VCPU),
 		"vm.memory":           vm.FormatSize(int64(f.VM.Memory)),
 		"vm.work_disk":        vm.FormatSize(int64(f.VM.WorkDisk)),
+		"vm.locale":           f.VM.Locale.Name,
 		"daemon.group":        f.Daemon.Group,
 		"daemon.log_level":    strings.ToLower(slog.Level(f.Daemon.LogLevel).String()),
 		"daemon.boot_timeout": time.Duration(f.Daemon.BootTimeout).String(),

@@ -40,6 +40,8 @@ func clientKeys(f *File) []key {
 		{"BANGER_VM_MEMORY", unmarshal(&f.VM.Memory)},
 		{"BANGER_VM_ROOT_DISK", unmarshal(&f.VM.RootDisk)},
 		{"BANGER_VM_WORK_DISK", unmarshal(&f.VM.WorkDisk)},
+		{"BANGER_VM_TIMEZONE", unmarshal(&f.VM.Timezone)},
+		{"BANGER_VM_LOCALE", unmarshal(&f.VM.Locale)},
 	}
 }
 

@@ -212,7 +212,10 @@ func (d *Daemon) compose(ctx context.Context) error {
 			sshaccess.Feature{},
 		},
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
-		Defaults:    lifecycle.Defaults{Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk},
+		Defaults: lifecycle.Defaults{
+			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
+			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,
+		},
 		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), HaltInterval: haltInterval,
 		Preflight: d.preflight,
 	})

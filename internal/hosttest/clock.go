@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"banger/internal/agentproto"
 	"banger/internal/vm"
 )
 
@@ -40,4 +41,13 @@ func (g *guest) SetClock(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	return behind, nil
+}
+
+// Config is what the guest of a VM that has booted here was told.
+func (h *Host) Config(id vm.ID) agentproto.GuestConfig {
+	_, p := h.find(id)
+	h.mu.Lock()
+	g := h.guests[p.dir]
+	h.mu.Unlock()
+	return g.config()
 }

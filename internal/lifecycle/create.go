@@ -21,6 +21,8 @@ type CreateRequest struct {
 	Image          string
 	Labels         map[string]string
 	Spec           vm.Spec
+	Timezone       string
+	Locale         string
 	AuthorizedKeys []string
 }
 
@@ -84,6 +86,10 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 	if err := spec.Check(img.Root.Size, img.WorkSeed.Size); err != nil {
 		return vm.VM{}, err
 	}
+	timezone, locale := orDefault(req.Timezone, m.Defaults.Timezone), orDefault(req.Locale, m.Defaults.Locale)
+	if err := checkRegion(timezone, locale); err != nil {
+		return vm.VM{}, err
+	}
 	id := vm.NewID()
 	host, err := sshkey.New("banger " + req.Name)
 	if err != nil {
@@ -97,7 +103,7 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 	now := time.Now()
 	return vm.VM{
 		ID: id, Name: req.Name, Owner: caller.UID, Labels: req.Labels, Arch: img.Arch,
-		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec,
+		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec, Timezone: timezone, Locale: locale,
 		Desired: vm.Running, State: vm.Creating,
 		Access: vm.Access{
 			AuthorizedKeys: req.AuthorizedKeys,
@@ -106,6 +112,19 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 		},
 		Created: now, Changed: now,
 	}, nil
+}
+
+// checkRegion checks a time zone and a locale, either of which may be left to the guest.
+func checkRegion(timezone, locale string) error {
+	if timezone != "" {
+		if err := vm.CheckTimezone(timezone); err != nil {
+			return err
+		}
+	}
+	if locale != "" {
+		return vm.CheckLocale(locale)
+	}
+	return nil
 }
 
 // freeName draws random names until one is not taken.

@@ -42,6 +42,8 @@ type Defaults struct {
 	VCPU     int
 	Memory   int64 // bytes
 	WorkDisk int64 // bytes
+	Timezone string
+	Locale   string
 }
 
 // Manager runs the verbs. Verbs on one VM are serial, on different VMs parallel.

@@ -38,7 +38,7 @@ func TestEveryRoute(t *testing.T) {
 		ID: "1f0c6a2b9d3e", Name: "dev", Labels: map[string]string{"a": "b"}, Arch: "amd64", Image: machine().Image, Spec: machine().Spec,
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
-		Created: machine().Created,
+		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8",
 	}
 	brief := manifest()
 	brief.Packages = nil
@@ -51,9 +51,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) {
 			return c.CreateVM(ctx, api.CreateVM{
 				Name: "dev", Image: "debian:12", Labels: map[string]string{"a": "b"}, VCPU: spec.VCPU, Memory: spec.Memory,
-				RootDisk: spec.RootDisk, WorkDisk: spec.WorkDisk, AuthorizedKeys: []string{"k"},
+				RootDisk: spec.RootDisk, WorkDisk: spec.WorkDisk, AuthorizedKeys: []string{"k"}, Timezone: "Europe/Rome", Locale: "C.UTF-8",
 			})
-		}, `create dev debian:12 map[a:b] {VCPU:2 Memory:1073741824 RootDisk:2147483648 WorkDisk:3221225472} ["k"]`, begun(lifecycle.KindCreate, "dev")},
+		}, `create dev debian:12 map[a:b] {VCPU:2 Memory:1073741824 RootDisk:2147483648 WorkDisk:3221225472} ["k"] Europe/Rome C.UTF-8`, begun(lifecycle.KindCreate, "dev")},
 		{func() (any, error) { return c.VMs(ctx) }, "list", []api.VM{shown}},
 		{func() (any, error) { return c.VM(ctx, "dev") }, `find "dev"`, shown},
 		{func() (any, error) { return c.StartVM(ctx, "dev") }, `start "dev"`, begun(lifecycle.KindStart, "dev")},

@@ -42,7 +42,8 @@ func (s *server) machines(a huma.API) {
 			r := in.Body
 			return began(s.Verbs.Create(ctx, callerOf(ctx), lifecycle.CreateRequest{
 				Name: r.Name, Image: r.Image, Labels: r.Labels, AuthorizedKeys: r.AuthorizedKeys,
-				Spec: vm.Spec{VCPU: r.VCPU, Memory: r.Memory, RootDisk: r.RootDisk, WorkDisk: r.WorkDisk},
+				Spec:     vm.Spec{VCPU: r.VCPU, Memory: r.Memory, RootDisk: r.RootDisk, WorkDisk: r.WorkDisk},
+				Timezone: r.Timezone, Locale: r.Locale,
 			}))
 		})
 	huma.Register(a, verb("list-vms", http.MethodGet, "/v1/vms", "List your VMs by name", http.StatusOK),
@@ -96,6 +97,7 @@ func began(o op.Operation, err error) (*answer[op.Operation], error) {
 func (s *server) show(v vm.VM) api.VM {
 	out := api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Arch: v.Arch, Image: v.Image, Spec: v.Spec,
+		Timezone: v.Timezone, Locale: v.Locale,
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),
 		Logs:    api.Logs{Console: s.Layout.ConsoleLog(v.ID), Firecracker: s.Layout.FirecrackerLog(v.ID)},

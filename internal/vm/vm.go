@@ -18,6 +18,9 @@ type VM struct {
 	Image  ImageRef          `json:"image"` // what its root overlay was made from
 	Spec   Spec              `json:"spec"`
 
+	Timezone string `json:"timezone,omitempty"` // IANA name; empty leaves it to the guest
+	Locale   string `json:"locale,omitempty"`   // as in LANG; empty leaves it to the guest
+
 	Desired State  `json:"desired"` // Running or Stopped
 	State   State  `json:"state"`   // what was last observed
 	Reason  string `json:"reason,omitempty"`

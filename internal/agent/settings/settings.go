@@ -4,7 +4,6 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -38,10 +37,10 @@ func Write(root *os.Root, cfg agentproto.GuestConfig) error {
 		try(put(root, "etc/resolv.conf", "nameserver "+strings.Join(cfg.Network.DNS, "\nnameserver ")+"\n", 0o644))
 	}
 	if cfg.Timezone != "" {
-		try(timezone(root, cfg.Timezone))
+		try(once(root, "timezone", cfg.Timezone, timezone))
 	}
 	if cfg.Locale != "" {
-		try(locale(root, cfg.Locale))
+		try(once(root, "locale", cfg.Locale, locale))
 	}
 	for _, f := range cfg.Files {
 		try(put(root, strings.TrimPrefix(path.Clean("/"+f.Path), "/"), string(f.Content), fs.FileMode(f.Mode).Perm()))
@@ -59,26 +58,6 @@ func authorizedKeys(root *os.Root, keys []string) error {
 	return edit(root, "root/.ssh/authorized_keys", 0o600, func(old string) string {
 		return replaceBlock(old, strings.Join(keys, "\n")+"\n")
 	})
-}
-
-func timezone(root *os.Root, zone string) error {
-	file := path.Clean("/usr/share/zoneinfo/" + zone)
-	if _, err := root.Stat(file[1:]); err != nil {
-		return fmt.Errorf("timezone %s: %w", zone, err)
-	}
-	if err := link(root, ".."+file, "etc/localtime"); err != nil {
-		return err
-	}
-	return put(root, "etc/timezone", zone+"\n", 0o644)
-}
-
-// locale is kept where systemd reads it, and where Debian's PAM does.
-func locale(root *os.Root, name string) error {
-	err := put(root, "etc/locale.conf", "LANG="+name+"\n", 0o644)
-	if fi, lerr := root.Lstat("etc/default"); lerr == nil && fi.IsDir() {
-		err = errors.Join(err, put(root, "etc/default/locale", "LANG="+name+"\n", 0o644))
-	}
-	return err
 }
 
 // The lines around what is ours in a file that is also the user's.

@@ -80,6 +80,7 @@ func TestWriteIntoAnEmptyTree(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "usr/share/zoneinfo/Europe"), 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "usr/share/zoneinfo/Europe/Rome"), nil, 0o644))
+	must(t, os.MkdirAll(filepath.Join(dir, "usr/lib/systemd"), 0o755))
 	const want = `-r--r--r-- etc/machine-id 0123456789abcdef0123456789abcdef|
 -rw------- etc/ssh/host_key secret|
 -rw------- root/.ssh/authorized_keys # banger: begin (rewritten at every boot)|ssh-ed25519 AAAA a|ssh-ed25519 BBBB b|# banger: end|
@@ -89,6 +90,8 @@ func TestWriteIntoAnEmptyTree(t *testing.T) {
 -rw-r--r-- etc/resolv.conf nameserver 10.0.0.1|nameserver fd00::1|
 -rw-r--r-- etc/timezone Europe/Rome|
 -rw-r--r-- usr/share/zoneinfo/Europe/Rome 
+-rw-r--r-- var/lib/banger-agent/locale C.UTF-8|
+-rw-r--r-- var/lib/banger-agent/timezone Europe/Rome|
 Lrwxrwxrwx etc/localtime ../usr/share/zoneinfo/Europe/Rome
 `
 	for _, boot := range []string{"first", "second"} {
@@ -166,6 +169,7 @@ func TestAHostileTree(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "root"), nil, 0o600))
 	cfg := config()
 	cfg.Timezone, cfg.Locale, cfg.Network = "../../../etc/shadow", "", nil
+	must(t, os.MkdirAll(filepath.Join(dir, "usr/share/zoneinfo"), 0o755))
 	cfg.Files = append(cfg.Files, agentproto.File{Path: "/../../motd", Mode: 0o4644, Content: []byte("hi")})
 
 	err := write(t, dir, cfg)

@@ -22,6 +22,8 @@ type createOptions struct {
 	memory   size
 	rootDisk size
 	workDisk size
+	timezone string
+	locale   string
 	labels   []string
 	noWait   bool
 }
@@ -54,8 +56,13 @@ follow it or call it off. What is not given comes from the configuration, then f
 	f.Var(&o.memory, "memory", "memory, such as 2G")
 	f.Var(&o.rootDisk, "root-disk", "size of the root disk, at least the image's")
 	f.Var(&o.workDisk, "work-disk", "size of the disk at /root")
+	f.StringVar(&o.timezone, "timezone", "", "`ZONE` such as Europe/Rome")
+	f.StringVar(&o.locale, "locale", "", "`LOCALE` such as C.UTF-8")
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
+	for _, free := range []string{"timezone", "locale"} {
+		_ = cmd.RegisterFlagCompletionFunc(free, cobra.NoFileCompletions)
+	}
 	_ = cmd.RegisterFlagCompletionFunc("image", a.Complete(-1, app.Images)) // fails only for a flag that is not there
 	return cmd
 }
@@ -96,6 +103,8 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		Memory:         either(int64(o.memory), cfg.VM.Memory),
 		RootDisk:       either(int64(o.rootDisk), cfg.VM.RootDisk),
 		WorkDisk:       either(int64(o.workDisk), cfg.VM.WorkDisk),
+		Timezone:       either(o.timezone, cfg.VM.Timezone),
+		Locale:         either(o.locale, cfg.VM.Locale),
 		AuthorizedKeys: []string{key.Public},
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package identity makes a guest one particular machine: hostname and machine-id.
+// Package identity makes a guest one particular machine: hostname, machine-id, time zone and locale.
 package identity
 
 import (
@@ -16,4 +16,5 @@ func (Feature) Name() string { return "identity" }
 func (Feature) Contribute(v vm.VM, b *feature.Blueprint) {
 	b.Guest.Hostname = v.Name
 	b.Guest.MachineID = v.Access.MachineID
+	b.Guest.Timezone, b.Guest.Locale = v.Timezone, v.Locale
 }
