@@ -61,8 +61,8 @@ bench-create: setup build ## Create-to-ready over a bare Firecracker boot; ARGS=
 	@bin/banger-lab bench-create $(ARGS)
 
 .PHONY: generate
-generate: ## Write what is derived from the code: docs/openapi.json
-	BANGER_GENERATE=1 go test -count=1 -run TestOpenAPI ./internal/server
+generate: ## Write what is derived from the code: docs/openapi.json, fixtures of a new schema and release
+	BANGER_GENERATE=1 go test -count=1 -run 'TestOpenAPI|TestEverySchemaIsUpgraded|TestEveryReleasesVMIsReadable' ./internal/server ./internal/store
 
 .PHONY: fmt
 fmt: $(GOLANGCI) ## Format the code
