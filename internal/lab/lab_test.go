@@ -37,7 +37,7 @@ func TestArgv(t *testing.T) {
 	for name, want := range map[string][]string{
 		"-cpu":    {"EPYC"}, // -cpu max has no svm
 		"-m":      {"2048"},
-		"-append": {"console=ttyS0 quiet loglevel=3 panic=1 mitigations=off nokaslr tsc=reliable"},
+		"-append": {"console=ttyS0 quiet loglevel=3 panic=1 mitigations=off nokaslr"},
 		"-drive":  {"file=/c/root.ext4,if=virtio,format=raw,snapshot=on,cache=unsafe,aio=threads"},
 		"-virtfs": {
 			"local,path=/repo,mount_tag=src,security_model=none,multidevs=remap,readonly=on",

@@ -27,15 +27,14 @@ type share struct {
 
 // argv is QEMU's command line. Emulated AMD SVM is what gives the lab host a KVM of its own:
 // `-cpu EPYC` has the svm flag, which `-cpu max` lacks. Drives are opened as throw-away snapshots, so
-// nothing that a run writes can reach the next. The clock is the TSC, which the emulator reads off the machine:
-// of the HPET every reading of the time would wait for the emulator's one lock.
+// nothing that a run writes can reach the next.
 func (m machine) argv() []string {
-	cmdline := "console=ttyS0 quiet loglevel=3 panic=1 mitigations=off nokaslr tsc=reliable"
+	cmdline := "console=ttyS0 quiet loglevel=3 panic=1 mitigations=off nokaslr"
 	if m.systemd {
 		cmdline += " lab.systemd systemd.show_status=false"
 	}
 	args := []string{
-		"-M", "q35,hpet=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC",
+		"-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC",
 		"-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-append", cmdline,
