@@ -43,8 +43,8 @@ var rules = []rule{
 	},
 	{
 		name: "nouns", why: "types and rules that perform no I/O can be tested by tables and used everywhere",
-		in:   []string{"internal/vm", "internal/image", "internal/network", "internal/op"},
-		only: []string{"banger/internal/fault", "banger/internal/vm", "banger/internal/image", "banger/internal/network", "banger/internal/op"},
+		in:   []string{"internal/vm", "internal/image", "internal/network", "internal/op", "internal/event"},
+		only: []string{"banger/internal/fault", "banger/internal/vm", "banger/internal/image", "banger/internal/network", "banger/internal/op", "banger/internal/event"},
 	},
 	{
 		name: "verbs", why: "lifecycle, doctor and the features see ports, so that a fake host can fail each of their effects",

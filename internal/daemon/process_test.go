@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"banger/internal/buildinfo"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
@@ -207,7 +208,7 @@ func (b blocked) Pull(context.Context, string, lifecycle.StageReport) (image.Man
 // forgetful is a store for operations that nobody asks for again.
 type forgetful struct{ lifecycle.Store }
 
-func (forgetful) SaveOperation(context.Context, op.Operation) error { return nil }
+func (forgetful) SaveOperation(context.Context, op.Operation, ...event.Event) error { return nil }
 
 func upgradable(t *testing.T, images lifecycle.Images) *Daemon {
 	t.Helper()

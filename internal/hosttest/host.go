@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"banger/internal/event"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -329,11 +330,19 @@ func (g *gated) Create(ctx context.Context, v vm.VM, pick lifecycle.LeasePicker,
 }
 
 // SaveOperation implements lifecycle.Store.
-func (g *gated) SaveOperation(ctx context.Context, o op.Operation) error {
+func (g *gated) SaveOperation(ctx context.Context, o op.Operation, news ...event.Event) error {
 	if err := g.pass("commit operation " + string(o.State)); err != nil {
 		return err
 	}
-	return g.Store.SaveOperation(ctx, o)
+	return g.Store.SaveOperation(ctx, o, news...)
+}
+
+// Note implements lifecycle.Store.
+func (g *gated) Note(ctx context.Context, news ...event.Event) error {
+	if err := g.pass("commit news"); err != nil {
+		return err
+	}
+	return g.Store.Note(ctx, news...)
 }
 
 // Commit implements lifecycle.Store.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/op"
@@ -63,9 +64,8 @@ func (m *Manager) PullImage(caller vm.Caller, name string) (op.Operation, error)
 	if err := image.CheckName(name); err != nil {
 		return op.Operation{}, err
 	}
-	return m.spawnImage(KindPull, caller, name, func(ctx context.Context, report StageReport) error {
-		_, err := m.images.Pull(ctx, name, report)
-		return err
+	return m.spawnImage(KindPull, caller, name, func(ctx context.Context, report StageReport) (image.Manifest, error) {
+		return m.images.Pull(ctx, name, report)
 	})
 }
 
@@ -80,18 +80,17 @@ func (m *Manager) ImportImage(caller vm.Caller, r ImportRequest, kernelFrom stri
 		return op.Operation{}, err
 	}
 	r.KernelFrom = from
-	return m.spawnImage(KindImport, caller, r.Name, func(ctx context.Context, report StageReport) error {
+	return m.spawnImage(KindImport, caller, r.Name, func(ctx context.Context, report StageReport) (image.Manifest, error) {
 		// A sender who stops sending must hold neither who calls it off nor the daemon's end.
 		stop := context.AfterFunc(ctx, r.Interrupt)
 		defer stop()
-		_, err := m.images.Import(ctx, r, report)
-		return err
+		return m.images.Import(ctx, r, report)
 	})
 }
 
 // spawnImage runs body as a tracked operation. It is stored before it begins, so that the next daemon
 // can tell what became of it if this one dies, and again before anybody is told that it has ended.
-func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body func(context.Context, StageReport) error) (op.Operation, error) {
+func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body func(context.Context, StageReport) (image.Manifest, error)) (op.Operation, error) {
 	o := op.Operation{
 		ID: op.NewID(), Kind: kind, Subject: name, Name: name, Owner: caller.UID,
 		State: op.Underway, Created: time.Now(),
@@ -105,7 +104,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 		defer cancel(nil)
 		var stage *op.ActiveStage
 		var current string
-		err := body(ctx, func(name, detail string) {
+		made, err := body(ctx, func(name, detail string) {
 			if stage == nil || name != current {
 				if stage != nil {
 					stage.End()
@@ -120,8 +119,12 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		var news []event.Event
+		if err == nil {
+			news = append(news, event.OfImage(event.ImageAdded, made))
+		}
 		err = asFault(o, err)
-		m.saveEnd(job, err)
+		m.saveEnd(job, err, news...)
 		job.Finish(err)
 		m.logOperation(job.Snapshot())
 	})
@@ -159,7 +162,13 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
 			WithHint("delete those VMs first")
 	}
-	return fault.System(m.images.Delete(img.ID), "delete image", img.Name)
+	if err := m.images.Delete(img.ID); err != nil {
+		return fault.System(err, "delete image", img.Name)
+	}
+	if err := m.store.Note(ctx, event.OfImage(event.ImageRemoved, img)); err != nil {
+		m.log.Error("tell that an image was removed", "image", img.Name, "error", err) // it is gone all the same
+	}
+	return nil
 }
 
 // ImageUsers returns the names of the VMs made from each image that the caller may see, by image id.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -46,9 +47,9 @@ func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context,
 }
 
 // saveEnd stores how an operation ended, before anybody is told.
-func (m *Manager) saveEnd(job *op.Job, err error) {
+func (m *Manager) saveEnd(job *op.Job, err error, news ...event.Event) {
 	o := job.Snapshot().Finished(err)
-	if lost := m.store.SaveOperation(context.WithoutCancel(m.ctx), o); lost != nil {
+	if lost := m.store.SaveOperation(context.WithoutCancel(m.ctx), o, news...); lost != nil {
 		m.log.Error("store how an operation ended", "operation", o.ID, "error", lost)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"banger/internal/agentproto"
+	"banger/internal/event"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -25,8 +26,11 @@ type Store interface {
 	Create(ctx context.Context, v vm.VM, pick LeasePicker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error)
 	// Commit applies a change as a whole.
 	Commit(ctx context.Context, c vm.Change) error
-	// SaveOperation stores an operation that changes no VM, as it stands.
-	SaveOperation(ctx context.Context, o op.Operation) error
+	// SaveOperation stores an operation that changes no VM, as it stands, with the news that it brings.
+	SaveOperation(ctx context.Context, o op.Operation, news ...event.Event) error
+	// Note stores news that no other change brings with it. What befalls VMs and operations is told by
+	// the methods above.
+	Note(ctx context.Context, news ...event.Event) error
 	VMs(ctx context.Context) ([]vm.VM, error)
 	Records(ctx context.Context, id vm.ID) ([]vm.Record, error)
 }

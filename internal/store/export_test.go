@@ -14,6 +14,9 @@ var (
 // KeepOperations is how many operations are kept.
 const KeepOperations = keepOperations
 
+// KeepEvents is how many events are kept.
+const KeepEvents = keepEvents
+
 // Fill leaves the database no room to grow, as a full disk does.
 func (s *Store) Fill(ctx context.Context) error {
 	var pages int

@@ -30,6 +30,10 @@ func TestStoreIsAMap(t *testing.T) {
 			remove(t, v)
 		}
 		m := model{vms: map[vm.ID]vm.VM{}, records: map[string]vm.Record{}}
+		told, err := s.LastEvent(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		var known []vm.ID // also of VMs that are gone
 		some := func(t *rapid.T) vm.VM {
 			id := rapid.SampledFrom(append(slices.Clone(known), "000000000000")).Draw(t, "id")
@@ -57,10 +61,12 @@ func TestStoreIsAMap(t *testing.T) {
 				known = append(known, v.ID)
 				m.vms[v.ID] = got
 				m.hold(hold(v))
+				m.news = append(m.news, "operation.began ", "vm.created "+v.Name)
 			},
 			"commit": func(t *rapid.T) {
 				v := some(t)
 				v.Reason = rapid.String().Draw(t, "reason")
+				v.State = rapid.SampledFrom([]vm.State{vm.Running, vm.Stopped}).Draw(t, "state")
 				c := vm.Change{VM: v}
 				if rapid.Bool().Draw(t, "drop") {
 					c.Drop = vm.UntilStop
@@ -77,6 +83,9 @@ func TestStoreIsAMap(t *testing.T) {
 			"remove": func(t *rapid.T) {
 				v := some(t)
 				remove(t, v)
+				if was, ok := m.vms[v.ID]; ok {
+					m.news = append(m.news, "vm.deleted "+was.Name)
+				}
 				delete(m.vms, v.ID)
 				maps.DeleteFunc(m.records, func(_ string, r vm.Record) bool { return r.VM == v.ID })
 			},
@@ -92,6 +101,20 @@ func TestStoreIsAMap(t *testing.T) {
 		if got, want := sketch(all, records), m.sketch(); got != want {
 			t.Fatalf("the store holds\n%swant\n%s", got, want)
 		}
+		page, err := s.Events(t.Context(), told, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var news []string
+		for i, e := range page.Events {
+			if e.ID != told+int64(i)+1 {
+				t.Fatalf("the ids have a hole: %+v", page.Events)
+			}
+			news = append(news, string(e.Kind)+" "+e.Name)
+		}
+		if !slices.Equal(news, m.news) {
+			t.Fatalf("told were\n%q\nwant\n%q", news, m.news)
+		}
 	})
 }
 
@@ -99,6 +122,7 @@ func TestStoreIsAMap(t *testing.T) {
 type model struct {
 	vms     map[vm.ID]vm.VM
 	records map[string]vm.Record // by kind and name
+	news    []string
 }
 
 func (m model) taken(name string) bool {
@@ -114,7 +138,7 @@ func (m model) hold(records []vm.Record) {
 }
 
 // commit applies a change, or says why it must be refused.
-func (m model) commit(c vm.Change) fault.Code {
+func (m *model) commit(c vm.Change) fault.Code {
 	if _, ok := m.vms[c.VM.ID]; !ok {
 		return fault.NotFound
 	}
@@ -122,6 +146,9 @@ func (m model) commit(c vm.Change) fault.Code {
 		if other, ok := m.records[key(r)]; ok && other.VM != r.VM {
 			return fault.InUse
 		}
+	}
+	if m.vms[c.VM.ID].State != c.VM.State {
+		m.news = append(m.news, "vm."+string(c.VM.State)+" "+c.VM.Name)
 	}
 	m.vms[c.VM.ID] = c.VM
 	maps.DeleteFunc(m.records, func(_ string, r vm.Record) bool { return r.VM == c.VM.ID && r.Until == c.Drop })

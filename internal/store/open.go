@@ -49,7 +49,7 @@ func open(ctx context.Context, dir string, schema fs.FS) (*Store, error) {
 		return nil, fault.System(err, "open database in", dir)
 	}
 	defer unlock()
-	s := &Store{path: filepath.Join(dir, File)}
+	s := &Store{path: filepath.Join(dir, File), changed: make(chan struct{})}
 	err = s.inScratch(func(scratch string) error { return s.prepare(ctx, schema, scratch) })
 	if err == nil {
 		err = s.connect(ctx, schema)

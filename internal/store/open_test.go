@@ -141,8 +141,8 @@ func TestNewerSchemaIsLeftUntouched(t *testing.T) {
 	if err == nil {
 		_ = s.Close()
 	}
-	want := `open database "` + filepath.Join(dir, store.File) + `": it was written by a newer banger: schema 99, this build knows 1`
-	if !fault.Is(err, fault.Incompatible) || err.Error() != want || !strings.Contains(fault.From(err).Hint, "install the newer banger") {
+	want := `open database "` + filepath.Join(dir, store.File) + `": it was written by a newer banger: schema 99, this build knows `
+	if !fault.Is(err, fault.Incompatible) || !strings.HasPrefix(err.Error(), want) || !strings.Contains(fault.From(err).Hint, "install the newer banger") {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
 	if d := cmp.Diff(before, files(t, dir)); d != "" {
@@ -157,11 +157,11 @@ func TestCopyIsKeptBeforeMigrating(t *testing.T) {
 	}
 	schema := fstest.MapFS{
 		"00001_first.sql":  {Data: first},
-		"00002_second.sql": {Data: []byte("-- +goose Up\nALTER TABLE vms ADD COLUMN colour TEXT;\n")},
+		"00099_second.sql": {Data: []byte("-- +goose Up\nALTER TABLE vms ADD COLUMN colour TEXT;\n")},
 	}
 	dir := crashed(t, "UPDATE meta SET value = 'beef' WHERE key = 'tag'")
 	// What an earlier attempt left is replaced, what a killed one left is removed.
-	if err := os.WriteFile(filepath.Join(dir, "banger.db.before-2"), []byte("old"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "banger.db.before-99"), []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "banger.db.tmp", "x"), 0o700); err != nil {
@@ -177,10 +177,10 @@ func TestCopyIsKeptBeforeMigrating(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, dir); !slices.Equal(got, []string{"banger.db", "banger.db.before-2"}) {
+	if got := names(t, dir); !slices.Equal(got, []string{"banger.db", "banger.db.before-99"}) {
 		t.Errorf("the directory holds %v", got)
 	}
-	kept := filepath.Join(dir, "banger.db.before-2")
+	kept := filepath.Join(dir, "banger.db.before-99")
 	if info, err := os.Stat(kept); err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode of the copy: %v, %v", info.Mode(), err)
 	}

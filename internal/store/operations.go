@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/op"
 )
@@ -14,9 +15,14 @@ import (
 // keepOperations is how many operations are kept: of those that have ended, the newest.
 const keepOperations = 1000
 
-// SaveOperation stores an operation that changes no VM.
-func (s *Store) SaveOperation(ctx context.Context, o op.Operation) error {
-	return s.commit(ctx, func(tx *sql.Tx) error { return putOperation(ctx, tx, o) })
+// SaveOperation stores an operation that changes no VM, with the news that it brings.
+func (s *Store) SaveOperation(ctx context.Context, o op.Operation, news ...event.Event) error {
+	return s.commit(ctx, func(tx *sql.Tx) error {
+		if err := tell(ctx, tx, news...); err != nil {
+			return err
+		}
+		return putOperation(ctx, tx, o)
+	})
 }
 
 // Operations returns the newest operations, newest first.
@@ -58,6 +64,13 @@ func (s *Store) FailInterrupted(ctx context.Context, tried func(kind string) str
 func putOperation(ctx context.Context, tx *sql.Tx, o op.Operation) error {
 	doc, err := json.Marshal(o)
 	if err != nil {
+		return err
+	}
+	before, err := operationState(ctx, tx, o.ID)
+	if err != nil {
+		return err
+	}
+	if err := tell(ctx, tx, event.OfOperation(before, o)...); err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO operations (id, owner, state, created, doc) VALUES (?, ?, ?, ?, ?)

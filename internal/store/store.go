@@ -1,11 +1,12 @@
-// Package store keeps VMs, records and operations in SQLite, and each VM's description beside its
-// disks as vm.json. Every method that writes is one durable commit.
+// Package store keeps VMs, records, operations and events in SQLite, and each VM's description beside its
+// disks as vm.json. Events are written in the transaction of the change that they tell of. Every method that writes is one durable commit.
 package store
 
 import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"modernc.org/sqlite"
@@ -22,6 +23,9 @@ type Store struct {
 	write   *sql.DB // one connection: SQLite has one writer anyway, and this way nobody waits by polling
 	read    *sql.DB
 	commits atomic.Int64
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every commit
 }
 
 // Close closes the database.
@@ -47,6 +51,7 @@ func (s *Store) commit(ctx context.Context, f func(tx *sql.Tx) error) error {
 		return s.explain(err)
 	}
 	s.commits.Add(1)
+	s.wake()
 	return nil
 }
 

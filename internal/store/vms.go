@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -39,7 +40,10 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 		if err := putRecords(ctx, tx, hold(v)); err != nil {
 			return err
 		}
-		return putOperation(ctx, tx, o)
+		if err := putOperation(ctx, tx, o); err != nil {
+			return err
+		}
+		return tell(ctx, tx, event.OfCreation(v))
 	})
 	return v, err
 }
@@ -48,17 +52,22 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 // fault.NotFound. Removing it once more is success. A record that another VM holds is fault.InUse.
 func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 	return s.commit(ctx, func(tx *sql.Tx) error {
-		if c.Op != nil {
+		// An operation begins before what it does, and ends after it: so their events tell it.
+		if c.Op != nil && !c.Op.State.Ended() {
 			if err := putOperation(ctx, tx, *c.Op); err != nil {
 				return err
 			}
 		}
-		if c.Remove {
-			_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", c.VM.ID) // its records go with it
+		if err := applyVM(ctx, tx, c); err != nil {
 			return err
 		}
-		if err := updateVM(ctx, tx, c.VM); err != nil {
-			return err
+		if c.Op != nil && c.Op.State.Ended() {
+			if err := putOperation(ctx, tx, *c.Op); err != nil {
+				return err
+			}
+		}
+		if c.Remove { // its records went with it
+			return nil
 		}
 		if c.Drop != "" {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE vm = ? AND until = ?", c.VM.ID, c.Drop); err != nil {
@@ -67,6 +76,29 @@ func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 		}
 		return putRecords(ctx, tx, c.Hold)
 	})
+}
+
+// applyVM changes or removes the VM itself, and tells of it.
+func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
+	before, err := stored(ctx, tx, c.VM.ID)
+	if err != nil {
+		return err
+	}
+	switch {
+	case before == nil && c.Remove:
+		return nil
+	case before == nil:
+		return fault.New(fault.NotFound, "it is no longer there").WithOp("change VM", c.VM.Name).WithHint("run `banger vm list` to see your VMs")
+	case c.Remove:
+		if _, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", c.VM.ID); err != nil {
+			return err
+		}
+		return tell(ctx, tx, event.OfRemoval(*before))
+	}
+	if err := updateVM(ctx, tx, c.VM); err != nil {
+		return err
+	}
+	return tell(ctx, tx, event.OfChange(*before, c.VM)...)
 }
 
 // VMs returns all VMs by name.
@@ -128,15 +160,9 @@ func updateVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	done, err := tx.ExecContext(ctx, "UPDATE vms SET name = ?, owner = ?, state = ?, address = ?, doc = ? WHERE id = ?",
+	_, err = tx.ExecContext(ctx, "UPDATE vms SET name = ?, owner = ?, state = ?, address = ?, doc = ? WHERE id = ?",
 		v.Name, v.Owner, v.State, leased(v), string(doc), v.ID)
-	if err != nil {
-		return err
-	}
-	if n, err := done.RowsAffected(); err != nil || n > 0 {
-		return err
-	}
-	return fault.New(fault.NotFound, "it is no longer there").WithOp("change VM", v.Name).WithHint("run `banger vm list` to see your VMs")
+	return err
 }
 
 // leased is the address that no other VM may have; nil where there is none.
