@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,10 @@ type File struct {
 	Socket string `toml:"socket"`  // the daemon's
 	SSHKey string `toml:"ssh_key"` // private key file; empty makes one
 	VM     VM     `toml:"vm"`
-	Daemon Daemon `toml:"daemon"` // only the daemon goes by it
+	Daemon Daemon `toml:"daemon"` // only the daemon goes by it, and by what follows
+
+	Admission Admission `toml:"admission"`
+	Quota     Quota     `toml:"quota"`
 }
 
 // User is what a user's file may hold: the daemon does not read it.
@@ -64,6 +68,20 @@ type Daemon struct {
 	Mirror         string   `toml:"mirror"`          // Debian mirror; empty leaves it to mmdebstrap
 	BootTimeout    Duration `toml:"boot_timeout"`
 	StopTimeout    Duration `toml:"stop_timeout"`
+}
+
+// Admission says how much VMs may take of the host.
+type Admission struct {
+	MemoryOvercommit Factor `toml:"memory_overcommit"`
+	LowWater         Size   `toml:"low_water"` // zero leaves it to admission.Rules
+}
+
+// Quota bounds what the VMs of each owner may take together. Zero is no bound.
+type Quota struct {
+	VMs    int  `toml:"vms"`
+	VCPU   int  `toml:"vcpu"`
+	Memory Size `toml:"memory"`
+	Disk   Size `toml:"disk"`
 }
 
 // Size is a number of bytes, written with a unit: "512M".
@@ -105,6 +123,18 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// Factor multiplies, written as a number with a point.
+type Factor float64
+
+// check refuses what multiplies nothing, or what nobody can mean.
+func (f Factor) check() error {
+	if f >= 0.1 && f <= 100 {
+		return nil
+	}
+	return fault.New(fault.Invalid, "it is out of range").WithOp("read", strconv.FormatFloat(float64(f), 'g', -1, 64)).
+		WithHint("choose 0.1 to 100; 1.0 gives VMs the memory that there is")
 }
 
 // Level is how much the daemon logs.
@@ -199,8 +229,10 @@ func load(system, socket string) (Client, error) {
 // Served is what the daemon goes by.
 type Served struct {
 	Daemon
-	Socket string
-	VM     Defaults
+	Socket    string
+	VM        Defaults
+	Admission Admission
+	Quota     Quota
 }
 
 // LoadDaemon reads the daemon's configuration: the system's file, then the environment. systemd's
@@ -210,8 +242,11 @@ func LoadDaemon(path string) (Served, error) {
 	if err := read(path, &f); err != nil {
 		return Served{}, err
 	}
-	if err := environment(os.LookupEnv, append(clientKeys(&f), daemonKeys(&f.Daemon)...)); err != nil {
+	if err := environment(os.LookupEnv, append(clientKeys(&f), daemonKeys(&f)...)); err != nil {
 		return Served{}, err
+	}
+	if err := f.Admission.MemoryOvercommit.check(); err != nil {
+		return Served{}, fault.New(fault.Invalid, "admission.memory_overcommit: %w", err).WithOp("read configuration", path).WithHint("%s", fault.From(err).Hint)
 	}
 	d := &f.Daemon
 	d.StateDir = first(d.StateDir, os.Getenv("STATE_DIRECTORY"), stateHome())
@@ -224,7 +259,7 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Admission: f.Admission, Quota: f.Quota, VM: f.VM.defaults()}, nil
 }
 
 // defaults is what the daemon goes by where nobody says anything.
@@ -232,6 +267,8 @@ func defaults() File {
 	return File{
 		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
 		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
+		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
+		Admission: Admission{MemoryOvercommit: 1},
 	}
 }
 

@@ -215,3 +215,30 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestAdmission(t *testing.T) {
+	path := filepath.Join(home(t), "system.toml")
+	for text, want := range map[string]config.Factor{"": 1, "[admission]\nmemory_overcommit = 1.5": 1.5, "[admission]\nmemory_overcommit = 2": 2} {
+		write(t, path, text)
+		if d, err := config.LoadDaemon(path); err != nil || d.Admission.MemoryOvercommit != want {
+			t.Errorf("%q: %v, %v", text, d.Admission.MemoryOvercommit, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"memory_overcommit = 0":     "out of range",
+		"memory_overcommit = nan":   "out of range",
+		"memory_overcommit = \"2\"": "admission.memory_overcommit must be a number",
+	} {
+		write(t, path, "[admission]\n"+text)
+		if _, err := config.LoadDaemon(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	write(t, path, "[admission]\nlow_water = \"3G\"\n[quota]\nvms = 3\nmemory = \"4G\"")
+	t.Setenv("BANGER_ADMISSION_MEMORY_OVERCOMMIT", "3.5")
+	t.Setenv("BANGER_QUOTA_VMS", "5")
+	d, err := config.LoadDaemon(path)
+	if err != nil || d.Admission != (config.Admission{MemoryOvercommit: 3.5, LowWater: config.Size(3 * vm.GiB)}) || d.Quota != (config.Quota{VMs: 5, Memory: config.Size(4 * vm.GiB)}) {
+		t.Errorf("%+v, %v", d, err)
+	}
+}

@@ -87,6 +87,8 @@ func wanted(t reflect.Type, name string) string {
 			return "a table"
 		case f.Type.Kind() == reflect.Struct:
 			return wanted(f.Type, rest)
+		case f.Type.Kind() == reflect.Float64:
+			return "a number"
 		default:
 			return "a whole number"
 		}

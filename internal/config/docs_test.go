@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,8 @@ func builtIn() map[string]string {
 		"daemon.log_level":    strings.ToLower(slog.Level(f.Daemon.LogLevel).String()),
 		"daemon.boot_timeout": time.Duration(f.Daemon.BootTimeout).String(),
 		"daemon.stop_timeout": time.Duration(f.Daemon.StopTimeout).String(),
+
+		"admission.memory_overcommit": strconv.FormatFloat(float64(f.Admission.MemoryOvercommit), 'f', 1, 64),
 	}
 }
 

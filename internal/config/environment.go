@@ -27,6 +27,17 @@ func number(p *int) func(string) error {
 	}
 }
 
+func factor(p *Factor) func(string) error {
+	return func(s string) error {
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return fault.New(fault.Invalid, "it is not a number").WithOp("read", s).WithHint("write a number such as 1.5")
+		}
+		*p = Factor(n)
+		return nil
+	}
+}
+
 func unmarshal(p interface{ UnmarshalText([]byte) error }) func(string) error {
 	return func(s string) error { return p.UnmarshalText([]byte(s)) }
 }
@@ -45,7 +56,8 @@ func clientKeys(f *File) []key {
 	}
 }
 
-func daemonKeys(d *Daemon) []key {
+func daemonKeys(f *File) []key {
+	d := &f.Daemon
 	return []key{
 		{"BANGER_STATE_DIR", text(&d.StateDir)},
 		{"BANGER_RUNTIME_DIR", text(&d.RuntimeDir)},
@@ -57,6 +69,12 @@ func daemonKeys(d *Daemon) []key {
 		{"BANGER_MIRROR", text(&d.Mirror)},
 		{"BANGER_BOOT_TIMEOUT", unmarshal(&d.BootTimeout)},
 		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
+		{"BANGER_ADMISSION_MEMORY_OVERCOMMIT", factor(&f.Admission.MemoryOvercommit)},
+		{"BANGER_ADMISSION_LOW_WATER", unmarshal(&f.Admission.LowWater)},
+		{"BANGER_QUOTA_VMS", number(&f.Quota.VMs)},
+		{"BANGER_QUOTA_VCPU", number(&f.Quota.VCPU)},
+		{"BANGER_QUOTA_MEMORY", unmarshal(&f.Quota.Memory)},
+		{"BANGER_QUOTA_DISK", unmarshal(&f.Quota.Disk)},
 	}
 }
 

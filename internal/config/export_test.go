@@ -16,7 +16,7 @@ func Keys() (system, user, project []string) {
 // Variables lists the environment's names.
 func Variables() []string {
 	var out []string
-	for _, k := range append(clientKeys(&File{}), daemonKeys(&Daemon{})...) {
+	for _, k := range append(clientKeys(&File{}), daemonKeys(&File{})...) {
 		out = append(out, k.name)
 	}
 	return out

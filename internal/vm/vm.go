@@ -82,6 +82,7 @@ const (
 	Stopped  State = "stopped"
 	Starting State = "starting"
 	Running  State = "running"
+	Paused   State = "paused" // its hypervisor lives and its vCPUs stand still
 	Stopping State = "stopping"
 	Crashed  State = "crashed"
 	Deleting State = "deleting"

@@ -29,6 +29,8 @@ func stateStyle(p term.Palette, s nouns.State) func(string) string {
 		return p.Red
 	case nouns.Creating, nouns.Starting, nouns.Stopping, nouns.Deleting:
 		return p.Cyan
+	case nouns.Paused:
+		return p.Yellow
 	case nouns.Stopped:
 		return p.Dim
 	default:

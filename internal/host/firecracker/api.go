@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -80,7 +81,22 @@ type instanceInfo struct {
 
 type instanceState string
 
-const running instanceState = "Running"
+const (
+	running instanceState = "Running"
+	paused  instanceState = "Paused"
+)
+
+// vmUpdate is what PATCH /vm takes.
+type vmUpdate struct {
+	State vmState `json:"state"`
+}
+
+type vmState string
+
+const (
+	statePaused  vmState = "Paused"
+	stateResumed vmState = "Resumed"
+)
 
 // apiError is the body of every refusal.
 type apiError struct {
@@ -93,33 +109,55 @@ const maxAnswer = 1 << 20
 // describe asks the Firecracker that listens on socket what it is and does. It is answered once the
 // guest runs.
 func describe(ctx context.Context, socket string) (instanceInfo, error) {
+	var info instanceInfo
+	return info, call(ctx, socket, http.MethodGet, "/", nil, &info)
+}
+
+// change asks the Firecracker that listens on socket to stop or to go on running its guest. It answers
+// when the vCPUs have, and takes what is so already for done.
+func change(ctx context.Context, socket string, to vmState) error {
+	return call(ctx, socket, http.MethodPatch, "/vm", vmUpdate{State: to}, nil)
+}
+
+// call makes one request, with a body unless that is nil, and reads the answer, unless into is nil.
+func call(ctx context.Context, socket, method, path string, body, into any) error {
 	// One request on a connection of its own: nothing is kept open that could leak.
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialUnix(ctx, socket) },
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://firecracker/", http.NoBody)
+	var sent io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://firecracker"+path, sent)
 	if err != nil {
-		return instanceInfo{}, err
+		return err
 	}
 	res, err := transport.RoundTrip(req)
 	if err != nil {
-		return instanceInfo{}, err
+		return err
 	}
 	defer res.Body.Close()
-	body := json.NewDecoder(io.LimitReader(res.Body, maxAnswer))
-	if res.StatusCode != http.StatusOK {
+	answer := json.NewDecoder(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode/100 != 2 {
 		var refusal apiError
-		if err := body.Decode(&refusal); err != nil {
-			return instanceInfo{}, fmt.Errorf("status %s", res.Status)
+		if err := answer.Decode(&refusal); err != nil {
+			return fmt.Errorf("status %s", res.Status)
 		}
-		return instanceInfo{}, fmt.Errorf("status %s: %s", res.Status, refusal.FaultMessage)
+		return fmt.Errorf("status %s: %s", res.Status, refusal.FaultMessage)
 	}
-	var info instanceInfo
-	if err := body.Decode(&info); err != nil {
-		return instanceInfo{}, fmt.Errorf("decode answer: %w", err)
+	if into == nil {
+		return nil
 	}
-	return info, nil
+	if err := answer.Decode(into); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
 }
 
 // dialUnix connects to a Unix socket through its directory's descriptor: the kernel takes at most 107

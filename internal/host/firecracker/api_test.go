@@ -49,7 +49,8 @@ func load(t *testing.T) swagger {
 var enums = map[reflect.Type][]string{
 	reflect.TypeFor[cacheType]():     {string(writeback)},
 	reflect.TypeFor[ioEngine]():      {string(syncEngine)},
-	reflect.TypeFor[instanceState](): {string(running)},
+	reflect.TypeFor[instanceState](): {string(running), string(paused)},
+	reflect.TypeFor[vmState]():       {string(statePaused), string(stateResumed)},
 }
 
 // TestTypesAgreeWithTheDescription compares each type that is sent or received with Firecracker's
@@ -59,6 +60,7 @@ func TestTypesAgreeWithTheDescription(t *testing.T) {
 	s.compare(t, "FullVmConfiguration", schema{Ref: "#/definitions/FullVmConfiguration"}, reflect.TypeFor[config](), true)
 	get := s.Paths["/"]["get"].Responses
 	s.compare(t, "GET / 200", get["200"].Schema, reflect.TypeFor[instanceInfo](), false)
+	s.compare(t, "PATCH /vm", schema{Ref: "#/definitions/Vm"}, reflect.TypeFor[vmUpdate](), true)
 	s.compare(t, "GET / default", get["default"].Schema, reflect.TypeFor[apiError](), false)
 }
 

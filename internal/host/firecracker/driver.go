@@ -31,6 +31,7 @@ import (
 const (
 	startTime  = 60 * time.Second // until the guest's first instruction
 	attachTime = 5 * time.Second  // for an answer of one that runs already
+	changeTime = 10 * time.Second // until all vCPUs stand still or go on
 	killGrace  = 3 * time.Second  // after SIGTERM
 )
 
@@ -204,27 +205,53 @@ func (d *Driver) spawn(m vm.Machine, binary string) (vm.Process, error) {
 	return p, child.Release()
 }
 
-// Attach takes a running VM back after a restart of the daemon: p must be the very process that was
-// recorded, and its API must answer with the VM's id.
-func (d *Driver) Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) error {
+// Attach takes a VM back after a restart of the daemon, and tells whether its guest is paused: p must be
+// the very process that was recorded, and its API must answer with the VM's id.
+func (d *Driver) Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) (isPaused bool, err error) {
 	refuse := func(err error) error {
 		return fault.New(fault.Unavailable, "%w", err).WithOp("take back VM", string(id)).
 			WithHint("end it: `banger vm kill %s`, and start it again", id).WithLogs(d.layout.FirecrackerLog(id))
 	}
 	if !proc.Alive(p) {
-		return refuse(proc.ErrGone)
+		return false, refuse(proc.ErrGone)
 	}
 	logs, err := openLogs(d.layout, id, d.layout.Jail(id), console, d.log)
 	if err != nil {
-		return refuse(err)
+		return false, refuse(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	if err := answers(ctx, filepath.Join(d.layout.Jail(id), vm.FileAPISocket), id); err != nil {
-		return refuse(errors.Join(err, logs.close()))
+	state, err := stateOf(ctx, d.apiSocket(id), id)
+	if err == nil && state != running && state != paused {
+		err = fmt.Errorf("the guest is %q", state)
+	}
+	if err != nil {
+		return false, refuse(errors.Join(err, logs.close()))
 	}
 	d.mind(p, logs)
-	return nil
+	return state == paused, nil
+}
+
+// Pause stops the guest's vCPUs. What they had asked of the disks is still written, nothing after that.
+// A guest that is paused already stays so.
+func (d *Driver) Pause(ctx context.Context, id vm.ID) error { return d.change(ctx, id, statePaused) }
+
+// Resume lets the guest's vCPUs go on. A guest that runs already goes on running.
+func (d *Driver) Resume(ctx context.Context, id vm.ID) error { return d.change(ctx, id, stateResumed) }
+
+func (d *Driver) change(ctx context.Context, id vm.ID, to vmState) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	err := change(ctx, d.apiSocket(id), to)
+	if err == nil {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "Firecracker does not take the state %q: %w", to, err).WithOp("change state of VM", string(id)).
+		WithHint("end it: `banger vm kill %s`, and start it again", id).WithLogs(d.layout.FirecrackerLog(id))
+}
+
+func (d *Driver) apiSocket(id vm.ID) string {
+	return filepath.Join(d.layout.Jail(id), vm.FileAPISocket)
 }
 
 // Wait returns nil when p has ended and its last words are in the logs, or ctx's error.

@@ -73,13 +73,24 @@ func standIn(args []string) error {
 		return err
 	}
 	var server http.Server
+	state := running
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/" { // anything else ends the guest, with last words
+		switch r.Method + r.URL.Path {
+		case "GET/":
+			fmt.Fprintf(w, `{"id":%q,"state":%q,"vmm_version":"1.12.1","app_name":"Firecracker"}`, id, state)
+		case "PATCH/vm":
+			var to vmUpdate
+			if err := json.NewDecoder(r.Body).Decode(&to); err != nil || c.BootSource.KernelImagePath == "restless" {
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprint(w, `{"fault_message":"Not now."}`)
+				return
+			}
+			state = map[vmState]instanceState{statePaused: paused, stateResumed: running}[to.State]
+			w.WriteHeader(http.StatusNoContent)
+		default: // anything else ends the guest, with last words
 			fmt.Fprint(os.Stdout, "reboot: Restarting system")
 			_ = server.Close()
-			return
 		}
-		fmt.Fprintf(w, `{"id":%q,"state":"Running","vmm_version":"1.12.1","app_name":"Firecracker"}`, id)
 	})
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -168,8 +179,8 @@ func TestAVMOutlivesItsDaemon(t *testing.T) {
 	}
 
 	second := h.daemon(t)
-	if err := second.Attach(t.Context(), h.machine.ID, p, h.line); err != nil {
-		t.Fatal(err)
+	if paused, err := second.Attach(t.Context(), h.machine.ID, p, h.line); err != nil || paused {
+		t.Fatal(paused, err)
 	}
 	if _, err := second.CPUTime(p); err != nil {
 		t.Error(err)
@@ -195,8 +206,48 @@ func TestAVMOutlivesItsDaemon(t *testing.T) {
 	if err := second.Kill(t.Context(), p); err != nil {
 		t.Errorf("killing what is gone: %v", err)
 	}
-	err = second.Attach(t.Context(), h.machine.ID, p, h.line)
+	_, err = second.Attach(t.Context(), h.machine.ID, p, h.line)
 	if want := fmt.Sprintf("take back VM %q: the process is gone", h.machine.ID); err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAPausedVMOutlivesItsDaemon(t *testing.T) {
+	h := newHost(t)
+	first := h.daemon(t)
+	p, err := first.Start(t.Context(), h.machine, h.line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := first.Pause(t.Context(), h.machine.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first.Close()
+	second := h.daemon(t)
+	if paused, err := second.Attach(t.Context(), h.machine.ID, p, h.line); err != nil || !paused {
+		t.Fatal(paused, err)
+	}
+	if err := second.Resume(t.Context(), h.machine.ID); err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+	if paused, err := h.daemon(t).Attach(t.Context(), h.machine.ID, p, h.line); err != nil || paused {
+		t.Fatal(paused, err)
+	}
+}
+
+func TestPauseRefused(t *testing.T) {
+	h := newHost(t)
+	d := h.daemon(t)
+	h.machine.Kernel = "restless"
+	if _, err := d.Start(t.Context(), h.machine, h.line); err != nil {
+		t.Fatal(err)
+	}
+	err := d.Pause(t.Context(), h.machine.ID)
+	want := fmt.Sprintf("change state of VM %q: Firecracker does not take the state \"Paused\": status 400 Bad Request: Not now.", h.machine.ID)
+	if err == nil || err.Error() != want || fault.From(err).Hint == "" {
 		t.Errorf("got %v", err)
 	}
 }

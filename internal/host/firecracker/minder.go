@@ -85,14 +85,18 @@ func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machin
 
 // answers returns nil when the Firecracker behind socket is the VM's and runs its guest.
 func answers(ctx context.Context, socket string, id vm.ID) error {
-	info, err := describe(ctx, socket)
-	switch {
-	case err != nil:
-		return err
-	case info.ID != string(id):
-		return fmt.Errorf("the API socket belongs to %q", info.ID)
-	case info.State != running:
-		return fmt.Errorf("the guest is %q", info.State)
+	state, err := stateOf(ctx, socket, id)
+	if err == nil && state != running {
+		err = fmt.Errorf("the guest is %q", state)
 	}
-	return nil
+	return err
+}
+
+// stateOf asks what the VM's guest does.
+func stateOf(ctx context.Context, socket string, id vm.ID) (instanceState, error) {
+	info, err := describe(ctx, socket)
+	if err == nil && info.ID != string(id) {
+		err = fmt.Errorf("the API socket belongs to %q", info.ID)
+	}
+	return info.State, err
 }

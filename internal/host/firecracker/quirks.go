@@ -85,7 +85,7 @@ func Quirks(v Version) []Quirk {
 			Effect: Unused, Fixed: []Version{{1, 16, 1}}, Source: "#5958",
 		}, {
 			What:   "new connections to a guest hang after a pause and resume without a snapshot",
-			Effect: Unused, Since: Version{1, 16, 0}, Source: "#6100",
+			Effect: Open, Since: Version{1, 16, 0}, Source: "#6100",
 		},
 	} {
 		if q.affects(v) {

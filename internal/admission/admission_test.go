@@ -1,0 +1,123 @@
+package admission_test
+
+import (
+	"strings"
+	"testing"
+
+	"banger/internal/admission"
+	"banger/internal/fault"
+	"banger/internal/vm"
+)
+
+func machine(id string, owner int, state vm.State, vcpu int, memory int64) vm.VM {
+	return vm.VM{ID: vm.ID(id), Owner: owner, State: state, Spec: vm.Spec{VCPU: vcpu, Memory: memory, RootDisk: vm.GiB, WorkDisk: vm.GiB}}
+}
+
+// says compares an error's text and hint with what they must contain; "" wants none.
+func says(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("refused: %v", err)
+	case want != "" && err == nil:
+		t.Errorf("admitted, want %q", want)
+	case want != "" && (!fault.Is(err, fault.Exhausted) || fault.From(err).Msg != want || fault.From(err).Hint == ""):
+		t.Errorf("got %q (%s, hint %q)\nwant %q", err, fault.CodeOf(err), fault.From(err).Hint, want)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	states := []vm.State{vm.Creating, vm.Starting, vm.Running, vm.Paused, vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting}
+	var others []vm.VM
+	for i, s := range states {
+		others = append(others, machine(string(rune('a'+i)), 1, s, 1, vm.GiB))
+	}
+	for name, c := range map[string]struct {
+		factor float64
+		host   int64
+		memory int64
+		id     string
+		want   string
+	}{
+		"room for one more":          {0, 8 * vm.GiB, 2 * vm.GiB, "new", ""},
+		"one MiB too much":           {1, 8 * vm.GiB, 2504 * vm.MiB, "new", "its 2.4 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
+		"overcommitted":              {2, 8 * vm.GiB, 2504 * vm.MiB, "new", ""},
+		"undercommitted":             {0.5, 8 * vm.GiB, 64 * vm.MiB, "new", "its 64 MiB of memory do not fit: 5 other running VMs have 5 GiB of the 3.8 GiB that this host has for VMs"},
+		"it does not count itself":   {1, 5 * vm.GiB, 64 * vm.MiB, "a", ""},
+		"more than the whole host":   {1, 8 * vm.GiB, 1000 * vm.GiB, "new", "its 1000 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
+		"a large host keeps 2 GiB":   {1, 64 * vm.GiB, 56 * vm.GiB, "new", ""},
+		"and needs those for itself": {1, 64 * vm.GiB, 57 * vm.GiB, "new", "its 57 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 62 GiB that this host has for VMs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := admission.Rules{Overcommit: c.factor}
+			says(t, r.Memory(c.host, others, machine(c.id, 2, vm.Creating, 1, c.memory)), c.want)
+		})
+	}
+}
+
+func TestShares(t *testing.T) {
+	all := []vm.VM{
+		machine("a", 1000, vm.Running, 2, vm.GiB), machine("b", 1000, vm.Stopped, 8, 8*vm.GiB),
+		machine("c", 1001, vm.Running, 8, 8*vm.GiB),
+	}
+	next := machine("new", 1000, vm.Creating, 2, vm.GiB)
+	for name, c := range map[string]struct {
+		quota         admission.Quota
+		create, start string
+	}{
+		"no quota":       {},
+		"just enough":    {quota: admission.Quota{VMs: 3, VCPU: 4, Memory: 2 * vm.GiB, Disk: 6 * vm.GiB}},
+		"too many VMs":   {quota: admission.Quota{VMs: 2}, create: "it would be VM number 3 of uid 1000, who may have 2"},
+		"too large":      {quota: admission.Quota{Disk: 5 * vm.GiB}, create: "the disks of uid 1000 would have 6 GiB, and may have 5 GiB"},
+		"too many vCPUs": {admission.Quota{VCPU: 3}, "the running VMs of uid 1000 would have 4 vCPUs, and may have 3", "the running VMs of uid 1000 would have 4 vCPUs, and may have 3"},
+		"too much memory": {
+			admission.Quota{Memory: vm.GiB},
+			"the running VMs of uid 1000 would have 2 GiB of memory, and may have 1 GiB", "the running VMs of uid 1000 would have 2 GiB of memory, and may have 1 GiB",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := admission.Rules{Quota: c.quota}
+			says(t, r.Share(all, next), c.create)
+			says(t, r.RunningShare(all, next), c.start)
+		})
+	}
+}
+
+func TestDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		mark        int64
+		space       admission.Space
+		now, growth int64
+		want        string
+		warning     string
+	}{
+		"all fits":     {0, admission.Space{Free: 50 * vm.GiB, Size: 100 * vm.GiB}, vm.GiB, 45 * vm.GiB, "", ""},
+		"may not fit":  {0, admission.Space{Free: 50 * vm.GiB, Size: 100 * vm.GiB}, vm.GiB, 46 * vm.GiB, "", "if all VMs filled their disks, these would take 46 GiB more; 45 GiB are left above the low-water mark, where VMs are paused"},
+		"cannot fit":   {vm.GiB, admission.Space{Free: 2 * vm.GiB, Size: 100 * vm.GiB}, 2 * vm.GiB, 0, "its disks take 2 GiB at once, and 1 GiB are left above the low-water mark of 1 GiB", ""},
+		"below":        {0, admission.Space{Free: 4 * vm.GiB, Size: 100 * vm.GiB}, 0, 0, "the disk is below its low-water mark: 4 GiB are free, the mark is at 5 GiB", ""},
+		"a small disk": {0, admission.Space{Free: 100 * vm.MiB, Size: 2000 * vm.MiB}, 0, 0, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			warning, err := admission.Rules{LowWater: c.mark}.Disk(c.space, c.now, c.growth)
+			says(t, err, c.want)
+			if warning != c.warning {
+				t.Errorf("warned %q, want %q", warning, c.warning)
+			}
+		})
+	}
+}
+
+func TestLevel(t *testing.T) {
+	r := admission.Rules{LowWater: 4 * vm.GiB}
+	for free, want := range map[int64]admission.Level{
+		0: admission.Low, 4*vm.GiB - 1: admission.Low, 4 * vm.GiB: admission.Scarce,
+		5*vm.GiB - 1: admission.Scarce, 5 * vm.GiB: admission.Enough,
+	} {
+		if got := r.Level(admission.Space{Free: free, Size: vm.TiB}); got != want {
+			t.Errorf("%s free: %s, want %s", vm.FormatSize(free), got, want)
+		}
+	}
+	if text := r.Full(admission.Space{Free: vm.GiB, Size: vm.TiB}); !strings.Contains(text, "1 GiB are free, less than the low-water mark of 4 GiB") {
+		t.Error(text)
+	}
+}
