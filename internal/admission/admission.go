@@ -58,18 +58,18 @@ func (r Rules) Memory(host int64, others []vm.VM, v vm.VM) error {
 		factor = 1
 	}
 	room := int64(float64(host-reserve(host)) * factor)
-	taken, running := int64(0), 0
+	taken, n := int64(0), 0
 	for _, o := range others {
 		if o.ID != v.ID && Runs(o.State) {
 			taken += o.Spec.Memory + overhead(o.Spec.Memory)
-			running++
+			n++
 		}
 	}
 	if taken+v.Spec.Memory+overhead(v.Spec.Memory) <= room {
 		return nil
 	}
-	return fault.New(fault.Exhausted, "its %s of memory do not fit: %s have %s of the %s that this host has for VMs",
-		vm.FormatSize(v.Spec.Memory), count(running, "other running VM"), vm.FormatSize(taken), vm.FormatSize(room)).
+	return fault.New(fault.Exhausted, "its %s of memory do not fit: %s %s of the %s that this host has for VMs",
+		vm.FormatSize(v.Spec.Memory), running(n), vm.FormatSize(taken), vm.FormatSize(room)).
 		WithHint("stop a VM, give this one less memory, or raise admission.memory_overcommit in the daemon's configuration")
 }
 
@@ -121,9 +121,9 @@ func refuse(v vm.VM, key, remedy, format string, args ...any) error {
 		WithHint("%s, or have quota.%s raised in the daemon's configuration", remedy, key)
 }
 
-func count(n int, what string) string {
+func running(n int) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 other running VM has"
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d other running VMs have", n)
 }

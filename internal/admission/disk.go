@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"time"
 
 	"banger/internal/fault"
 	"banger/internal/vm"
@@ -64,4 +65,14 @@ func (r Rules) Level(s Space) Level {
 func (r Rules) Full(s Space) string {
 	return fmt.Sprintf("the host's disk is nearly full: %s are free, less than the low-water mark of %s; it runs on by itself when there is space again: delete VMs or images that are not needed",
 		vm.FormatSize(s.Free), vm.FormatSize(r.Mark(s.Size)))
+}
+
+// fastest is as much as a disk takes in a second, with room to spare: a good one of these years takes half.
+const fastest = 16 * vm.GiB
+
+// Look is how long one may look away from a disk with this much free space: a second, or less time than
+// anybody could fill what is left in.
+func Look(s Space) time.Duration {
+	left := time.Duration(float64(s.Free) / float64(fastest) * float64(time.Second))
+	return min(max(left, 20*time.Millisecond), time.Second)
 }

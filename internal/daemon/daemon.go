@@ -123,6 +123,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 func (d *Daemon) answer(ctx context.Context) error {
 	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Daemon: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
+	leave := d.mindDisk(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
 	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
@@ -154,6 +155,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 		cancel()
 	}
 	stop()
+	leave()
 	d.manager.Close()
 	d.driver.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -199,6 +201,10 @@ func (d *Daemon) compose(ctx context.Context) error {
 		Mirror: d.cfg.Mirror,
 	}
 	disks := block.Disks{}
+	shares, err := block.Reflinks(d.cfg.StateDir)
+	if err != nil {
+		d.log.Warn("try whether files can share blocks", "error", err)
+	}
 	d.manager = lifecycle.New(lifecycle.Config{
 		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
 		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: vmdir.Dirs{Layout: d.layout},
@@ -211,6 +217,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
+		Capacity: capacity{d.cfg.StateDir, shares}, Rules: rules(d.cfg),
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,

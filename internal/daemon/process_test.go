@@ -215,7 +215,7 @@ func upgradable(t *testing.T, images lifecycle.Images) *Daemon {
 	name, value, _ := strings.Cut(quick, "=")
 	t.Setenv(name, value)
 	d := &Daemon{log: slog.New(slog.DiscardHandler), upgrade: make(chan struct{}), tracker: op.NewTracker()}
-	d.manager = lifecycle.New(lifecycle.Config{Store: forgetful{}, Images: images, Tracker: d.tracker, Log: d.log})
+	d.manager = lifecycle.New(lifecycle.Config{Store: forgetful{}, Images: images, Capacity: capacity{dir: t.TempDir()}, Tracker: d.tracker, Log: d.log})
 	t.Cleanup(d.manager.Close)
 	return d
 }

@@ -17,7 +17,6 @@ import (
 	"banger/internal/host/link"
 	"banger/internal/host/proc"
 	"banger/internal/op"
-	"banger/internal/vm"
 )
 
 // Status describes this daemon.
@@ -56,9 +55,6 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 	}
 	return st, err
 }
-
-// lowWater is the free space below which doctor warns.
-const lowWater = 5 * vm.GiB
 
 // Doctor examines the host.
 func (d *Daemon) Doctor(ctx context.Context) []api.Check {
@@ -102,8 +98,8 @@ func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 		Programs: doctor.HostPrograms(),
 		LookPath: exec.LookPath,
 		Space: func(context.Context) (doctor.Space, error) {
-			free, err := block.Free(d.cfg.StateDir)
-			return doctor.Space{Path: d.cfg.StateDir, Free: free, LowWater: lowWater}, err
+			free, size, err := block.Space(d.cfg.StateDir)
+			return doctor.Space{Path: d.cfg.StateDir, Free: free, LowWater: rules(d.cfg).Mark(size)}, err
 		},
 		Reflink: func(context.Context) (bool, error) { return block.Reflinks(d.cfg.StateDir) },
 	})

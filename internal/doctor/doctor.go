@@ -71,7 +71,7 @@ func HostPrograms() []Program {
 type Space struct {
 	Path     string
 	Free     int64
-	LowWater int64 // what a few VMs' disks soon fill
+	LowWater int64 // below which VMs are paused
 }
 
 // Socket is the daemon's socket as this user meets it.
@@ -238,7 +238,7 @@ func judgeSpace(s Space) api.Check {
 	text := fmt.Sprintf("%s free in %s", vm.FormatSize(s.Free), s.Path)
 	switch {
 	case s.Free < s.LowWater:
-		return failed("free some space, or move the state directory", "%s, less than the %s that VMs' disks soon fill", text, vm.FormatSize(s.LowWater))
+		return failed("free some space: delete VMs or images, or set a lower admission.low_water", "%s, less than the low-water mark of %s: no VM starts, and those that run are paused", text, vm.FormatSize(s.LowWater))
 	case s.Free < 4*s.LowWater:
 		return warning("free some space before long", "%s, which VMs' disks may fill", text)
 	default:

@@ -131,7 +131,7 @@ func TestVerdictsOfBadHosts(t *testing.T) {
 		},
 		"no space": {
 			doctor.Probes{Space: answer(doctor.Space{Path: "/v", Free: vm.MiB, LowWater: vm.GiB})},
-			"failed disk space: 1 MiB free in /v, less than the 1 GiB that VMs' disks soon fill -> free some space, or move the state directory\n",
+			"failed disk space: 1 MiB free in /v, less than the low-water mark of 1 GiB: no VM starts, and those that run are paused -> free some space: delete VMs or images, or set a lower admission.low_water\n",
 		},
 		"no reflinks": {
 			doctor.Probes{Reflink: answer(false)},

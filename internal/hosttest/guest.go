@@ -153,17 +153,17 @@ type hypervisor struct{ *Host }
 func (h *Host) Hypervisor() lifecycle.Hypervisor { return hypervisor{h} }
 
 // Attach implements lifecycle.Hypervisor.
-func (h hypervisor) Attach(_ context.Context, id vm.ID, p vm.Process, line func(string)) error {
+func (h hypervisor) Attach(_ context.Context, id vm.ID, p vm.Process, line func(string)) (bool, error) {
 	if !h.Alive(p) {
-		return fmt.Errorf("no hypervisor of %s with pid %d", id, p.PID)
+		return false, fmt.Errorf("no hypervisor of %s with pid %d", id, p.PID)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.effect("attach hypervisor"); err != nil {
-		return err
+		return false, err
 	}
 	h.procs[p.PID].line = line
-	return nil
+	return h.procs[p.PID].paused, nil
 }
 
 // Wait implements lifecycle.Hypervisor.
@@ -208,7 +208,8 @@ func (h hypervisor) CPUTime(p vm.Process) (time.Duration, error) {
 	if proc == nil {
 		return 0, errors.New("no such process")
 	}
-	if g := h.guests[proc.dir]; g != nil && !g.deaf {
+	proc.looks++
+	if g := h.guests[proc.dir]; g != nil && !g.deaf && !proc.paused {
 		proc.cpu += time.Millisecond
 	}
 	return proc.cpu, nil
@@ -234,7 +235,7 @@ func (h hypervisor) Release(_ context.Context, r vm.Record) error {
 func (g *guest) answer() error {
 	g.host.mu.Lock()
 	defer g.host.mu.Unlock()
-	if g.deaf {
+	if g.deaf || g.host.standing(g.dir) {
 		return fault.New(fault.Unavailable, "the guest's agent does not answer")
 	}
 	return nil

@@ -38,6 +38,7 @@ type Host struct {
 	kept    []string                  // logs of failed creates
 	procs   map[int]*process
 	nextPID int
+	room    Room
 	guests  map[string]*guest // by jail
 
 	effects []string
@@ -69,13 +70,15 @@ type process struct {
 	line func(string)
 
 	behind time.Duration // its guest's clock
+	paused bool
+	looks  int // at its CPU time
 }
 
 // New returns an empty host.
 func New() *Host {
 	return &Host{
 		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
-		names: map[vm.ID]string{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000,
+		names: map[vm.ID]string{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }
 
@@ -138,7 +141,11 @@ func (h *Host) Text() string {
 		lines = append(lines, "dir "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))
 	}
 	for _, p := range h.procs {
-		lines = append(lines, "process "+string(p.id))
+		line := "process " + string(p.id)
+		if p.paused {
+			line += " paused"
+		}
+		lines = append(lines, line)
 	}
 	text := strings.Join(lines, "\n")
 	for id, name := range h.names {

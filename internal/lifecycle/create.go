@@ -45,6 +45,11 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	}
 	o := newOperation(KindCreate, v, caller.UID)
 	o.Created = arrived // checking the request takes time too
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	if o.Warnings, err = m.admitNew(ctx, v, img); err != nil {
+		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
+	}
 	v, err = m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
 		return m.plan(leased, img).Records
 	}, o)

@@ -31,6 +31,10 @@ func verbs() []verb {
 		w.must(w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)))
 	}
 	nothing := func(*world) {}
+	paused := func(w *world) {
+		created(w)
+		w.fill(0)
+	}
 	imports := func(w *world) error {
 		return w.end(w.m.ImportImage(alice, lifecycle.ImportRequest{Name: "mine", Tar: strings.NewReader("tar"), Interrupt: func() {}}, "debian:12"))
 	}
@@ -42,6 +46,10 @@ func verbs() []verb {
 		{"delete", "dev", created, func(w *world) error { return w.end(w.m.Delete(w.t.Context(), alice, "dev", true)) }, settled},
 		{"power off", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Poweroff) }, settled},
 		{"reboot", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Reboot) }, settled},
+		{"pause", "dev", created, func(w *world) error { w.fill(0); return w.turned(lifecycle.KindPause) }, resumed},
+		{"resume", "dev", paused, func(w *world) error { w.fill(vm.TiB); return w.turned(lifecycle.KindResume) }, resumed},
+		{"stop paused", "dev", paused, func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }, resumed},
+		{"kill paused", "dev", paused, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, resumed},
 		{"image pull", "debian:13", nothing, func(w *world) error { return w.end(w.m.PullImage(alice, "debian:13")) }, imagesSettled},
 		{"image import", "mine", nothing, imports, imagesSettled},
 		{"image delete", "debian:arm", nothing, func(w *world) error { return w.m.DeleteImage(w.t.Context(), alice, "debian:arm") }, imagesSettled},

@@ -26,6 +26,11 @@ type live struct {
 	clock   time.Duration // the guest's, at its latest word about its boot
 	halting bool          // someone watches the vCPUs
 
+	paused  bool      // its vCPUs stand still because we said so
+	noted   bool      // its committed state says that it is paused
+	turning bool      // it is being paused or resumed
+	turnAt  time.Time // not before; it has failed
+
 	timeless bool // it did not take the time when it was last told; said already
 }
 
@@ -243,7 +248,7 @@ func (m *Manager) halted(ctx context.Context, l *live) bool {
 		if err != nil {
 			return false // it has ended
 		}
-		silent := now == last
+		silent := now == last && !l.isPaused()
 		last = now
 		if !silent {
 			silences = 0

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"banger/internal/admission"
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/image"
@@ -26,6 +27,9 @@ type Config struct {
 	Dirs     Dirs
 	Features []feature.Feature
 	Pick     LeasePicker
+	Capacity Capacity
+	Rules    admission.Rules
+	Spare    Spare // what can go when the disk is nearly full; nil is nothing
 	Tracker  *op.Tracker
 	Log      *slog.Logger
 
@@ -64,10 +68,12 @@ type Manager struct {
 	jobs   tally // operations
 	watch  tally // watchers of running VMs
 
-	locks    locks
-	choosing sync.RWMutex // held for reading from the choice of an image to the commit of its VM
-	mu       sync.Mutex
-	live     map[vm.ID]*live // VMs with a hypervisor
+	locks     locks
+	admitting sync.Mutex   // held from admission to the commit of what was admitted
+	choosing  sync.RWMutex // held for reading from the choice of an image to the commit of its VM
+	mu        sync.Mutex
+	live      map[vm.ID]*live // VMs with a hypervisor
+	disk      disk
 }
 
 // New returns a manager. Recover must be called before the first verb.
@@ -156,6 +162,9 @@ func (m *Manager) guestOf(ctx context.Context, caller vm.Caller, selector string
 	v, err := m.Find(ctx, caller, selector)
 	if err != nil {
 		return v, nil, err
+	}
+	if v.State == vm.Paused {
+		return v, nil, isPaused(v, "reach VM")
 	}
 	if v.State != vm.Running {
 		return v, nil, notRunning(v, "reach VM")

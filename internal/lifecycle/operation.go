@@ -74,7 +74,7 @@ func asFault(o op.Operation, err error) error {
 // verbs names operations as people do.
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
-	KindDelete: "delete VM", KindEnded: "settle VM",
+	KindDelete: "delete VM", KindEnded: "settle VM", KindPause: "pause VM", KindResume: "resume VM",
 	KindPull: "pull image", KindImport: "import image",
 }
 
@@ -88,6 +88,8 @@ const (
 	KindStop   = "vm.stop"
 	KindKill   = "vm.kill"
 	KindDelete = "vm.delete"
+	KindPause  = "vm.pause"
+	KindResume = "vm.resume"
 	KindEnded  = "vm.ended" // the guest or its hypervisor ended by itself
 )
 

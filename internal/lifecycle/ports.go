@@ -43,8 +43,11 @@ type Hypervisor interface {
 	// Start runs the machine in a cgroup or scope that RecordProcess names. console receives each
 	// line that the guest's kernel or programs print, escaped and bounded.
 	Start(ctx context.Context, m vm.Machine, console func(line string)) (vm.Process, error)
-	// Attach takes a running machine back after the daemon was restarted.
-	Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) error
+	// Attach takes a machine back after the daemon was restarted, and tells whether it is paused.
+	Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) (paused bool, err error)
+	// Pause stops the machine's vCPUs, Resume lets them go on. What is so already is success.
+	Pause(ctx context.Context, id vm.ID) error
+	Resume(ctx context.Context, id vm.ID) error
 	// Wait returns when the process has ended, or with the context's error.
 	Wait(ctx context.Context, p vm.Process) error
 	// Kill ends the process: asked first, then by force. Gone is success.

@@ -44,7 +44,7 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 	case vm.Starting:
 		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its start was interrupted by the daemon's end"
 		return m.rest(v, nil)
-	case vm.Stopping, vm.Running:
+	case vm.Stopping, vm.Running, vm.Paused:
 		if v.Process != nil && m.hyper.Alive(*v.Process) {
 			if err := m.reattach(ctx, v); err == nil || m.hyper.Alive(*v.Process) {
 				return err
@@ -74,7 +74,8 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 		return err
 	}
 	l.begin(guest, *v.Process)
-	if err := m.hyper.Attach(ctx, v.ID, *v.Process, func(line string) { m.consoleLine(l, line) }); err != nil {
+	l.noted = v.State == vm.Paused
+	if l.paused, err = m.hyper.Attach(ctx, v.ID, *v.Process, func(line string) { m.consoleLine(l, line) }); err != nil {
 		return fmt.Errorf("attach to pid %d: %w", v.Process.PID, errors.Join(err, guest.Close()))
 	}
 	m.adopt(v.ID, l)
@@ -83,7 +84,7 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	// It may have powered itself off while nobody watched: then it is silent for ever.
 	ping, cancel := context.WithTimeout(ctx, m.HaltInterval)
 	defer cancel()
-	if guest.Ping(ping) != nil {
+	if !l.isPaused() && guest.Ping(ping) != nil {
 		l.mu.Lock()
 		m.watchHalt(l)
 		l.mu.Unlock()

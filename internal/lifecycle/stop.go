@@ -36,6 +36,8 @@ func startable(v vm.VM) error {
 	case vm.Running, vm.Starting, vm.Creating:
 		return fault.New(fault.WrongState, "it is %s already", v.State).WithOp("start VM", v.Name).
 			WithHint("reach it with `banger vm ssh %s`", v.Name)
+	case vm.Paused:
+		return isPaused(v, "start VM")
 	default:
 		return fault.New(fault.WrongState, "it is %s", v.State).WithOp("start VM", v.Name)
 	}
@@ -56,7 +58,9 @@ func (m *Manager) start(ctx context.Context, job *op.Job, id vm.ID) error {
 	}
 	v.State, v.Desired = vm.Starting, vm.Running
 	o := job.Snapshot()
-	if err := m.commit(ctx, vm.Change{VM: v, Hold: running(b.Records), Op: &o}); err != nil {
+	if err := m.admitted(ctx, v, func() error {
+		return m.commit(ctx, vm.Change{VM: v, Hold: running(b.Records), Op: &o})
+	}); err != nil {
 		return err
 	}
 	err = run(ctx, job, m.up(v, false))
@@ -128,6 +132,11 @@ func (m *Manager) stop(ctx context.Context, job *op.Job, v vm.VM, patience time.
 	if l := m.liveOf(v.ID); l != nil {
 		l.ask()
 		var steps []group
+		if l.isPaused() && patience > 0 {
+			steps = append(steps, group{{"resume", func(ctx context.Context, report feature.Report) error {
+				return m.wake(ctx, v.ID, l, report)
+			}}})
+		}
 		if patience > 0 {
 			steps = append(steps, group{{"shutdown", func(ctx context.Context, report feature.Report) error {
 				return m.shutdown(ctx, l, patience, report)
@@ -207,8 +216,8 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 	}
 	err := m.dirs.Write(c.VM)
 	switch c.VM.State {
-	case vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting:
-		// What goes down needs no description to get there. A full disk or a lost directory must not hold
+	case vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting, vm.Paused:
+		// What goes down or is paused needs no description to get there. A full disk or a lost directory must not hold
 		// a VM for ever.
 		if err != nil {
 			m.log.Error("describe VM", "vm", c.VM.Name, "id", c.VM.ID, "error", err)

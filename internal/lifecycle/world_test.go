@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"banger/internal/admission"
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/feature/bootset"
@@ -43,6 +44,8 @@ type world struct {
 	m      *lifecycle.Manager
 	// preflight is what the host lacks, if anything.
 	preflight error
+	rules     admission.Rules
+	spare     lifecycle.Spare
 	log       *slog.Logger
 }
 
@@ -102,6 +105,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
+		Capacity: w.host, Rules: w.rules, Spare: w.spare,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, HaltInterval: 2 * time.Millisecond,

@@ -30,8 +30,10 @@ type Operation struct {
 	State   State        `json:"state"`
 	Stages  []Stage      `json:"stages"`
 	Error   *fault.Error `json:"error,omitempty"`
-	Created time.Time    `json:"created"`
-	Ended   time.Time    `json:"ended,omitzero"`
+	// Warnings are what may go wrong one day, one line each, though this did not.
+	Warnings []string  `json:"warnings,omitempty"`
+	Created  time.Time `json:"created"`
+	Ended    time.Time `json:"ended,omitzero"`
 }
 
 // State of an operation.

@@ -156,13 +156,14 @@ func Reflinks(dir string) (bool, error) {
 	return err == nil, err
 }
 
-// Free is how many bytes the file system of dir has left for ordinary users.
-func Free(dir string) (int64, error) {
+// Space is how many bytes the file system of dir has, and how many of them are left for ordinary users.
+// What was written but has no place on the disk yet counts as taken.
+func Space(dir string) (free, size int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
 }
 
 // Allocated is how many bytes a file occupies. Blocks it shares with another count for both.

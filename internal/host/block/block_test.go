@@ -176,7 +176,7 @@ func TestFullFileSystem(t *testing.T) {
 	if !fault.Is(err, fault.Exhausted) || !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
-	if free, err := block.Free(small); err != nil || free != 1*mib {
-		t.Errorf("free %d, %v: the half-made disk still occupies space", free, err)
+	if free, size, err := block.Space(small); err != nil || free != 1*mib || size != 1*mib {
+		t.Errorf("free %d of %d, %v: the half-made disk still occupies space", free, err)
 	}
 }

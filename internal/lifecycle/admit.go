@@ -1,0 +1,107 @@
+package lifecycle
+
+import (
+	"context"
+	"path/filepath"
+
+	"banger/internal/admission"
+	"banger/internal/fault"
+	"banger/internal/image"
+	"banger/internal/vm"
+)
+
+// Capacity tells what this host has. All in bytes.
+type Capacity interface {
+	// Memory is all of the host's.
+	Memory() (int64, error)
+	// Space is the room on the file system of the state directory.
+	Space() (admission.Space, error)
+	// Allocated is what a file occupies; one that is not there occupies nothing.
+	Allocated(path string) (int64, error)
+	// Shares reports whether a clone shares its blocks with what it was made from.
+	Shares() bool
+}
+
+// admitNew refuses a new VM that the host cannot take or its owner may not have, and warns of what may
+// become too much. m.admitting is held, and stays so until the VM is committed: of two creates that each
+// fit, the second counts the first.
+func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (warnings []string, err error) {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Rules.Share(all, v); err != nil {
+		return nil, err
+	}
+	if err := m.admitMemory(all, v); err != nil {
+		return nil, err
+	}
+	now := int64(0)
+	if !m.Capacity.Shares() {
+		dir := m.layout.Image(img.ID)
+		if now, err = m.allocated(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed)); err != nil {
+			return nil, err
+		}
+	}
+	growth := v.Spec.RootDisk + v.Spec.WorkDisk
+	for _, o := range all {
+		jail := m.layout.Jail(o.ID)
+		has, err := m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk))
+		if err != nil {
+			return nil, err
+		}
+		growth += max(0, o.Spec.RootDisk+o.Spec.WorkDisk-has)
+	}
+	warning, err := m.admitDisk(now, growth)
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	return warnings, err
+}
+
+// admitted commits a VM's start, unless the host cannot take it now or its owner may not run it.
+func (m *Manager) admitted(ctx context.Context, v vm.VM, commit func() error) error {
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.Rules.RunningShare(all, v); err != nil {
+		return err
+	}
+	if err := m.admitMemory(all, v); err != nil {
+		return err
+	}
+	if _, err := m.admitDisk(0, 0); err != nil {
+		return err
+	}
+	return commit()
+}
+
+func (m *Manager) admitMemory(all []vm.VM, v vm.VM) error {
+	memory, err := m.Capacity.Memory()
+	if err != nil {
+		return fault.System(err, "read the host's memory", "")
+	}
+	return m.Rules.Memory(memory, all, v)
+}
+
+func (m *Manager) admitDisk(now, growth int64) (warning string, err error) {
+	space, err := m.Capacity.Space()
+	if err != nil {
+		return "", fault.System(err, "read the free space of", m.layout.State)
+	}
+	return m.Rules.Disk(space, now, growth)
+}
+
+func (m *Manager) allocated(paths ...string) (sum int64, err error) {
+	for _, p := range paths {
+		n, err := m.Capacity.Allocated(p)
+		if err != nil {
+			return 0, fault.System(err, "measure", p)
+		}
+		sum += n
+	}
+	return sum, nil
+}
