@@ -140,6 +140,14 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 			WithDetail("Kernel panic\x1b[2J\nno init\n").WithLogs("/var/lib/banger/kept/console.log").WithHint("see the console's last lines")
 		f.ops[len(f.ops)-1] = o
 		return o, nil
+	case "paused":
+		v.State, v.Reason = vm.Paused, "the disk is full"
+	case "large":
+		f.vms = append(f.vms, v)
+		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82))
+		o.Warnings = []string{"if all VMs filled\x1b[2J their disks …"}
+		f.ops[len(f.ops)-1] = o
+		return o, nil
 	case "slow":
 		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), op.Stage{Name: "boot"})
 		o.State, o.Ended = op.Underway, time.Time{}

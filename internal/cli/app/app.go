@@ -77,7 +77,18 @@ func (a *App) ended(ctx context.Context, id op.ID, final op.Operation, err error
 	case final.State == op.Canceled:
 		return final, fault.New(fault.Canceled, "operation %s was called off", id)
 	default:
+		a.Warn(final)
 		return final, nil
+	}
+}
+
+// Warn prints what an operation warns of, unless only data is wanted: then it is in that.
+func (a *App) Warn(o op.Operation) {
+	if a.JSON() {
+		return
+	}
+	for _, w := range o.Warnings {
+		fmt.Fprintf(a.IO.Err, "%s %s\n", a.IO.ErrPalette().Yellow("warning:"), term.Escape(w))
 	}
 }
 

@@ -114,6 +114,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		if a.JSON() {
 			term.JSON(a.IO.Out, begun)
 		} else {
+			a.Warn(begun)
 			fmt.Fprintln(a.IO.Out, begun.ID)
 		}
 		return nil

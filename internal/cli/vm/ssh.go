@@ -117,6 +117,8 @@ func parting(ctx context.Context, a *app.App, c *client.Client, v api.VM, intera
 	now, err := settled(ctx, c, string(v.ID), broken)
 	switch {
 	case err != nil:
+	case now.State == nouns.Paused:
+		a.Hint("%s is paused: %s", v.Name, now.Reason)
 	case now.State != nouns.Running:
 		why := ""
 		if now.Reason != "" {
@@ -156,6 +158,10 @@ func settled(ctx context.Context, c *client.Client, id string, broken bool) (api
 // reachable tells before ssh starts what ssh would only hint at.
 func reachable(v api.VM, key userkey.Key) error {
 	if v.State != nouns.Running {
+		if v.State == nouns.Paused {
+			return fault.New(fault.WrongState, "it is paused: %s", v.Reason).WithOp("log in to VM", v.Name).
+				WithHint("free some space on the host, or end it with `banger vm stop %s`", v.Name)
+		}
 		e := fault.New(fault.WrongState, "it is %s", v.State).WithOp("log in to VM", v.Name)
 		if v.State == nouns.Stopped || v.State == nouns.Crashed {
 			return e.WithHint("start it with `banger vm start %s`", v.Name)

@@ -177,6 +177,6 @@ func TestFullFileSystem(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if free, size, err := block.Space(small); err != nil || free != 1*mib || size != 1*mib {
-		t.Errorf("free %d of %d, %v: the half-made disk still occupies space", free, err)
+		t.Errorf("free %d of %d, %v: the half-made disk still occupies space", free, size, err)
 	}
 }
