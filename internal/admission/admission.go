@@ -84,9 +84,9 @@ func (r Rules) Share(all []vm.VM, v vm.VM) error {
 	}
 	switch {
 	case over(vms, r.Quota.VMs):
-		return refuse(v, "vms", "delete a VM", "it would be VM number %d of uid %d, who may have %d", vms, v.Owner, r.Quota.VMs)
+		return refuse("vms", "delete a VM", "it would be VM number %d of uid %d, who may have %d", vms, v.Owner, r.Quota.VMs)
 	case over(disk, r.Quota.Disk):
-		return refuse(v, "disk", "delete a VM, or choose smaller disks", "the disks of uid %d would have %s, and may have %s",
+		return refuse("disk", "delete a VM, or choose smaller disks", "the disks of uid %d would have %s, and may have %s",
 			v.Owner, vm.FormatSize(disk), vm.FormatSize(r.Quota.Disk))
 	}
 	return r.RunningShare(all, v)
@@ -103,10 +103,10 @@ func (r Rules) RunningShare(all []vm.VM, v vm.VM) error {
 	}
 	switch {
 	case over(vcpu, r.Quota.VCPU):
-		return refuse(v, "vcpu", "stop a VM, or give this one fewer vCPUs", "the running VMs of uid %d would have %d vCPUs, and may have %d",
+		return refuse("vcpu", "stop a VM, or give this one fewer vCPUs", "the running VMs of uid %d would have %d vCPUs, and may have %d",
 			v.Owner, vcpu, r.Quota.VCPU)
 	case over(memory, r.Quota.Memory):
-		return refuse(v, "memory", "stop a VM, or give this one less memory", "the running VMs of uid %d would have %s of memory, and may have %s",
+		return refuse("memory", "stop a VM, or give this one less memory", "the running VMs of uid %d would have %s of memory, and may have %s",
 			v.Owner, vm.FormatSize(memory), vm.FormatSize(r.Quota.Memory))
 	}
 	return nil
@@ -116,7 +116,7 @@ func disks(v vm.VM) int64 { return v.Spec.RootDisk + v.Spec.WorkDisk }
 
 func over[T int | int64](n, quota T) bool { return quota > 0 && n > quota }
 
-func refuse(v vm.VM, key, remedy, format string, args ...any) error {
+func refuse(key, remedy, format string, args ...any) error {
 	return fault.New(fault.Exhausted, format, args...).
 		WithHint("%s, or have quota.%s raised in the daemon's configuration", remedy, key)
 }

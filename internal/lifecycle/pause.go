@@ -173,9 +173,9 @@ func (m *Manager) resume(ctx context.Context, job *op.Job, v vm.VM, l *live) err
 func (m *Manager) wake(ctx context.Context, id vm.ID, l *live, report feature.Report) error {
 	if err := m.hyper.Resume(ctx, id); err != nil {
 		report("it cannot be resumed: " + err.Error())
-		return nil
+	} else {
+		l.stands(false)
 	}
-	l.stands(false)
 	return nil
 }
 
