@@ -68,9 +68,14 @@ func (r Rules) Memory(host int64, others []vm.VM, v vm.VM) error {
 	if taken+v.Spec.Memory+overhead(v.Spec.Memory) <= room {
 		return nil
 	}
+	const raise = "or raise admission.memory_overcommit in the daemon's configuration"
+	if n == 0 {
+		return fault.New(fault.Exhausted, "its %s of memory do not fit: this host has %s for VMs", vm.FormatSize(v.Spec.Memory), vm.FormatSize(room)).
+			WithHint("give it less memory, %s", raise)
+	}
 	return fault.New(fault.Exhausted, "its %s of memory do not fit: %s %s of the %s that this host has for VMs",
 		vm.FormatSize(v.Spec.Memory), running(n), vm.FormatSize(taken), vm.FormatSize(room)).
-		WithHint("stop a VM, give this one less memory, or raise admission.memory_overcommit in the daemon's configuration")
+		WithHint("stop a VM, give this one less memory, %s", raise)
 }
 
 // Share reports whether v's owner may have v, new, among all VMs.

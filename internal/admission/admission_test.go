@@ -3,6 +3,7 @@ package admission_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"banger/internal/admission"
 	"banger/internal/fault"
@@ -38,18 +39,24 @@ func TestMemory(t *testing.T) {
 		memory int64
 		id     string
 		want   string
+		alone  bool
 	}{
-		"room for one more":          {0, 8 * vm.GiB, 2 * vm.GiB, "new", ""},
-		"one MiB too much":           {1, 8 * vm.GiB, 2504 * vm.MiB, "new", "its 2.4 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
-		"overcommitted":              {2, 8 * vm.GiB, 2504 * vm.MiB, "new", ""},
-		"undercommitted":             {0.5, 8 * vm.GiB, 64 * vm.MiB, "new", "its 64 MiB of memory do not fit: 5 other running VMs have 5 GiB of the 3.8 GiB that this host has for VMs"},
-		"it does not count itself":   {1, 5 * vm.GiB, 64 * vm.MiB, "a", ""},
-		"more than the whole host":   {1, 8 * vm.GiB, 1000 * vm.GiB, "new", "its 1000 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
-		"a large host keeps 2 GiB":   {1, 64 * vm.GiB, 56 * vm.GiB, "new", ""},
-		"and needs those for itself": {1, 64 * vm.GiB, 57 * vm.GiB, "new", "its 57 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 62 GiB that this host has for VMs"},
+		"room for one more":          {factor: 0, host: 8 * vm.GiB, memory: 2 * vm.GiB, id: "new", want: ""},
+		"one MiB too much":           {factor: 1, host: 8 * vm.GiB, memory: 2504 * vm.MiB, id: "new", want: "its 2.4 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
+		"overcommitted":              {factor: 2, host: 8 * vm.GiB, memory: 2504 * vm.MiB, id: "new", want: ""},
+		"undercommitted":             {factor: 0.5, host: 8 * vm.GiB, memory: 64 * vm.MiB, id: "new", want: "its 64 MiB of memory do not fit: 5 other running VMs have 5 GiB of the 3.8 GiB that this host has for VMs"},
+		"it does not count itself":   {factor: 1, host: 5 * vm.GiB, memory: 64 * vm.MiB, id: "a", want: ""},
+		"more than the whole host":   {factor: 1, host: 8 * vm.GiB, memory: 1000 * vm.GiB, id: "new", want: "its 1000 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 7.5 GiB that this host has for VMs"},
+		"more than an empty host":    {host: 8 * vm.GiB, memory: 8 * vm.GiB, id: "new", alone: true, want: "its 8 GiB of memory do not fit: this host has 7.5 GiB for VMs"},
+		"a large host keeps 2 GiB":   {factor: 1, host: 64 * vm.GiB, memory: 56 * vm.GiB, id: "new", want: ""},
+		"and needs those for itself": {factor: 1, host: 64 * vm.GiB, memory: 57 * vm.GiB, id: "new", want: "its 57 GiB of memory do not fit: 5 other running VMs have 5 GiB of the 62 GiB that this host has for VMs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := admission.Rules{Overcommit: c.factor}
+			others := others
+			if c.alone {
+				others = nil
+			}
 			says(t, r.Memory(c.host, others, machine(c.id, 2, vm.Creating, 1, c.memory)), c.want)
 		})
 	}
@@ -119,5 +126,15 @@ func TestLevel(t *testing.T) {
 	}
 	if text := r.Full(admission.Space{Free: vm.GiB, Size: vm.TiB}); !strings.Contains(text, "1 GiB are free, less than the low-water mark of 4 GiB") {
 		t.Error(text)
+	}
+}
+
+func TestLook(t *testing.T) {
+	for free, want := range map[int64]time.Duration{
+		0: 20 * time.Millisecond, vm.GiB: time.Second / 16, 4 * vm.GiB: time.Second / 4, vm.TiB: time.Second,
+	} {
+		if got := admission.Look(admission.Space{Free: free, Size: vm.TiB}); got != want {
+			t.Errorf("%s free: %s, want %s", vm.FormatSize(free), got, want)
+		}
 	}
 }

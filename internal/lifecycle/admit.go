@@ -2,11 +2,13 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"banger/internal/admission"
 	"banger/internal/fault"
 	"banger/internal/image"
+	"banger/internal/op"
 	"banger/internal/vm"
 )
 
@@ -59,10 +61,25 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 	return warnings, err
 }
 
-// admitted commits a VM's start, unless the host cannot take it now or its owner may not run it.
-func (m *Manager) admitted(ctx context.Context, v vm.VM, commit func() error) error {
+// admitStart commits the intent to start a VM, unless the host cannot take it now or its owner may not run
+// it. That is noted on a VM that is merely stopped: after a guest's reboot nobody waits for the answer.
+func (m *Manager) admitStart(ctx context.Context, job *op.Job, v vm.VM, hold []vm.Record) (vm.VM, error) {
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
+	if err := m.roomFor(ctx, v); err != nil {
+		if v.State == vm.Stopped && fault.Is(err, fault.Exhausted) {
+			v.Reason = "the last start failed: " + fault.From(err).Msg
+			err = errors.Join(err, m.commit(ctx, vm.Change{VM: v, Op: failed(job, err)}))
+		}
+		return v, err
+	}
+	v.State, v.Desired = vm.Starting, vm.Running
+	o := job.Snapshot()
+	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+}
+
+// roomFor reports whether a VM that is there may run now.
+func (m *Manager) roomFor(ctx context.Context, v vm.VM) error {
 	all, err := m.store.VMs(ctx)
 	if err != nil {
 		return err
@@ -73,10 +90,8 @@ func (m *Manager) admitted(ctx context.Context, v vm.VM, commit func() error) er
 	if err := m.admitMemory(all, v); err != nil {
 		return err
 	}
-	if _, err := m.admitDisk(0, 0); err != nil {
-		return err
-	}
-	return commit()
+	_, err = m.admitDisk(0, 0)
+	return err
 }
 
 func (m *Manager) admitMemory(all []vm.VM, v vm.VM) error {

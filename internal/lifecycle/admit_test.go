@@ -79,11 +79,27 @@ func TestAStartIsAdmittedToo(t *testing.T) {
 	w.host.Plenty()
 	w.m.Rules.Quota = admission.Quota{VMs: 1, VCPU: 3, Disk: 1} // what is there already is not held against it
 	w.refused(start(), `start VM "first": the running VMs of uid 1000 would have 4 vCPUs, and may have 3`)
-	if v := w.find("first"); v.State != vm.Stopped {
-		t.Errorf("it is %s", v.State)
+	if v := w.find("first"); v.State != vm.Stopped || v.Reason != "the last start failed: the running VMs of uid 1000 would have 4 vCPUs, and may have 3" {
+		t.Errorf("it is %s: %s", v.State, v.Reason)
 	}
 	w.m.Rules.Quota.VCPU = 4
 	w.must(start())
+	if v := w.find("first"); v.Reason != "" {
+		t.Errorf("it runs: %s", v.Reason)
+	}
+}
+
+// TestARebootThatIsNotAdmitted is one of a guest whose room was taken away.
+func TestARebootThatIsNotAdmitted(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.host.SetRoom(func(r *hosttest.Room) { r.Memory = vm.GiB })
+	w.refused(w.ends((*hosttest.Host).Reboot), `settle VM "dev": its 1 GiB of memory do not fit: this host has 960 MiB for VMs`)
+	v := w.find("dev")
+	if v.State != vm.Stopped || !strings.HasPrefix(v.Reason, "the last start failed: its 1 GiB of memory do not fit") {
+		t.Errorf("it is %s: %s", v.State, v.Reason)
+	}
+	w.holds(stoppedText("dev")...)
 }
 
 // TestTheLastMemoryIsGivenOnce lets many creates and starts come at once where there is room for one.

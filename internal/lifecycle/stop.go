@@ -56,11 +56,7 @@ func (m *Manager) start(ctx context.Context, job *op.Job, id vm.ID) error {
 	if err != nil {
 		return err
 	}
-	v.State, v.Desired = vm.Starting, vm.Running
-	o := job.Snapshot()
-	if err := m.admitted(ctx, v, func() error {
-		return m.commit(ctx, vm.Change{VM: v, Hold: running(b.Records), Op: &o})
-	}); err != nil {
+	if v, err = m.admitStart(ctx, job, v, running(b.Records)); err != nil {
 		return err
 	}
 	err = run(ctx, job, m.up(v, false))
