@@ -101,6 +101,9 @@ const Stream = "banger-stream"
 // they do not know.
 const EventOperation = "operation"
 
+// EventChange is the kind of server-sent event that tells of a change, one of package event.
+const EventChange = "change"
+
 // Image is an image as clients see it.
 type Image struct {
 	image.Manifest

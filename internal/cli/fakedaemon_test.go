@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"banger/internal/api"
 	"banger/internal/buildinfo"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/op"
@@ -47,6 +49,7 @@ type fake struct {
 	vms    []api.VM
 	images []api.Image
 	ops    []op.Operation
+	news   []event.Event
 	dying  bool // the guest that was last logged in to
 }
 
@@ -68,6 +71,13 @@ func newFake(g guest) *fake {
 	now := time.Now()
 	debian := vm.ImageRef{ID: "a1b2c3d4e5f6", Name: "debian:12"}
 	return &fake{
+		news: []event.Event{
+			{ID: 4, Time: now, Kind: event.Gap, Owner: event.Everyone, Reason: "what happened before is no longer kept"},
+			{ID: 5, Time: now, Kind: event.DaemonStarted, Owner: event.Everyone},
+			{ID: 6, Time: now, Kind: "vm.crashed", VM: "1f01cd23ef45", Name: "old", Reason: "said \x1b[2J"},
+			{ID: 7, Time: now, Kind: event.VMRenamed, VM: "1f0c6a2b9d3e", Name: "dev", Was: "test"},
+			{ID: 8, Time: now, Kind: event.VMSet, VM: "1f0c6a2b9d3e", Name: "dev", Changed: []string{"labels", "memory"}},
+		},
 		guest: g,
 		build: buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100},
 		vms: []api.VM{
@@ -111,7 +121,16 @@ func (f *fake) begin(kind, id, name string, stages ...op.Stage) op.Operation {
 	}
 	o.Ended = now.Add(o.Ended.Sub(time.Time{}) + 8*time.Millisecond)
 	f.ops = append(f.ops, o)
+	f.tell(event.OfOperation("", o)...)
 	return o
+}
+
+// tell adds events, in the order of their ids.
+func (f *fake) tell(news ...event.Event) {
+	for _, e := range news {
+		e.ID, e.Time = int64(len(f.news)+4), time.Now()
+		f.news = append(f.news, e)
+	}
 }
 
 func done(name string, ms int) op.Stage {
@@ -297,6 +316,7 @@ func (f *fake) routes() http.Handler {
 		return o, err
 	})
 	mux.HandleFunc("GET /v1/operations/{id}/events", f.events)
+	mux.HandleFunc("GET /v1/events", f.changes)
 	return mux
 }
 
@@ -342,6 +362,49 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// changes sends the news after an id, all when it is 0, until the client goes. The first time it breaks off at
+// a daemon's start, as if another had come.
+func (f *fake) changes(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	last := r.Header.Get("Last-Event-ID")
+	since, _ := strconv.ParseInt(either(last, q.Get("since")), 10, 64)
+	w.Header().Set("Content-Type", "text/event-stream")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		f.mu.Lock()
+		for _, e := range f.news {
+			if e.ID <= since || q.Get("vm") != "" && e.Name != q.Get("vm") {
+				continue
+			}
+			since = e.ID
+			body, _ := json.Marshal(e) //nolint:errchkjson // plain data
+			fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.ID, api.EventChange, body)
+			if e.Kind == event.DaemonStarted && last == "" && q.Get("follow") != "false" {
+				f.mu.Unlock()
+				return
+			}
+		}
+		f.mu.Unlock()
+		_ = http.NewResponseController(w).Flush()
+		if q.Get("follow") == "false" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func either(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 // importImage answers with an operation at once, reads the tree, and ends the operation.

@@ -47,9 +47,6 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 64 << 20
 
-// maxEvent bounds one event: an operation with all its stages is a few hundred KiB.
-const maxEvent = 4 << 20
-
 // request sends body (JSON, or a stream when it is a reader) and returns an answer that is a success.
 func (c *Client) request(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var r io.Reader
@@ -72,6 +69,11 @@ func (c *Client) request(ctx context.Context, method, path string, body any) (*h
 	if r != nil {
 		req.Header.Set("Content-Type", kind)
 	}
+	return c.send(ctx, req)
+}
+
+// send returns an answer that is a success.
+func (c *Client) send(ctx context.Context, req *http.Request) (*http.Response, error) {
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.explain(ctx, err)
@@ -276,70 +278,6 @@ func (c *Client) Operation(ctx context.Context, id op.ID) (op.Operation, error) 
 // CancelOperation calls an operation off. It ends when what it had made is undone.
 func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, error) {
 	return call[op.Operation](ctx, c, http.MethodPost, below("operations", string(id), "/cancel"), nil)
-}
-
-// Bounds of waiting for a daemon that executes itself anew.
-const (
-	followRetries  = 50
-	followInterval = 200 * time.Millisecond
-)
-
-// Follow calls each with the operation as it is and after changes, and returns it once it has ended. A
-// daemon that executes itself anew meanwhile is waited for.
-func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) (op.Operation, error) {
-	var last op.Operation
-	for try := 0; ; try++ {
-		err := c.events(ctx, id, func(o op.Operation) {
-			try, last = 0, o
-			each(o)
-		})
-		if err == nil && last.State.Ended() {
-			return last, nil
-		}
-		if f, ok := errors.AsType[*fault.Error](err); ok && f.Code != fault.Unavailable || try == followRetries {
-			return last, err
-		}
-		select {
-		case <-ctx.Done():
-			return last, context.Cause(ctx)
-		case <-time.After(followInterval):
-		}
-	}
-}
-
-// events reads one stream of server-sent events to its end.
-func (c *Client) events(ctx context.Context, id op.ID, each func(op.Operation)) error {
-	res, err := c.request(ctx, http.MethodGet, below("operations", string(id), "/events"), nil)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	sc := bufio.NewScanner(res.Body)
-	sc.Buffer(nil, maxEvent)
-	known := false // whether the event's kind is
-	for sc.Scan() {
-		if kind, ok := bytes.CutPrefix(sc.Bytes(), []byte("event: ")); ok {
-			known = string(kind) == api.EventOperation
-		}
-		data, ok := bytes.CutPrefix(sc.Bytes(), []byte("data: "))
-		if !ok || !known {
-			continue
-		}
-		var o op.Operation
-		if err := json.Unmarshal(data, &o); err != nil {
-			return fault.New(fault.Incompatible, "the daemon tells of it in a way that this command does not understand: %w", err).
-				WithOp("follow operation", string(id)).WithHint("see whether banger and bangerd are of one version: `banger version`")
-		}
-		each(o)
-		if o.State.Ended() {
-			return nil
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return c.explain(ctx, err)
-	}
-	return fault.New(fault.Unavailable, "the daemon ended while it was followed").WithOp("follow operation", string(id)).
-		WithHint("see how it ended: `banger op show %s`", id)
 }
 
 // Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing

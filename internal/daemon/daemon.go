@@ -17,6 +17,7 @@ import (
 	"banger/internal/agentproto"
 	"banger/internal/boot"
 	"banger/internal/config"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/feature/bootset"
@@ -106,6 +107,9 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.store.Close()) }()
+	if err := d.store.Note(ctx, event.OfDaemon(event.DaemonStarted, buildString())); err != nil {
+		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
+	}
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
@@ -121,7 +125,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 
 // answer serves the API until it is told to end, then lets go of the VMs.
 func (d *Daemon) answer(ctx context.Context) error {
-	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Daemon: d, Layout: d.layout, Log: d.log})
+	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	failed := make(chan error, 1)
@@ -158,6 +162,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	leave()
 	d.manager.Close()
 	d.driver.Close()
+	d.tellEnd(ctx, outcome)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(closing); err != nil {
@@ -167,6 +172,20 @@ func (d *Daemon) answer(ctx context.Context) error {
 		outcome = nil
 	}
 	return outcome
+}
+
+// tellEnd is the last news, before those who follow them are let go.
+func (d *Daemon) tellEnd(ctx context.Context, outcome error) {
+	reason := "it was told to"
+	switch {
+	case errors.Is(outcome, errUpgrade):
+		reason = outcome.Error()
+	case outcome != nil:
+		reason = fault.From(outcome).Error()
+	}
+	if err := d.store.Note(context.WithoutCancel(ctx), event.OfDaemon(event.DaemonEnded, reason)); err != nil {
+		d.log.Error("tell that the daemon ends", "error", err)
+	}
 }
 
 // compose makes the parts and joins them.

@@ -69,6 +69,7 @@ type Daemon interface {
 type Config struct {
 	Verbs      Verbs
 	Operations Operations
+	Events     Events
 	Daemon     Daemon
 	Layout     vm.Layout
 	Log        *slog.Logger
@@ -87,8 +88,8 @@ const (
 // New returns an HTTP server for the daemon's listener.
 func New(c Config) *http.Server {
 	speakFaults()
-	s := &server{Config: c}
-	return &http.Server{
+	s := &server{Config: c, closing: make(chan struct{})}
+	srv := &http.Server{
 		Handler:           s.observed(s.routes()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -96,9 +97,14 @@ func New(c Config) *http.Server {
 		ConnContext:       withCaller,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
+	srv.RegisterOnShutdown(sync.OnceFunc(func() { close(s.closing) }))
+	return srv
 }
 
-type server struct{ Config }
+type server struct {
+	Config
+	closing chan struct{} // closed when Shutdown begins
+}
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -112,6 +118,7 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/vms/{vm}/dial", s.dial)
 	mux.HandleFunc("POST /v1/images/import", s.importImage)
 	mux.HandleFunc("GET /v1/operations/{id}/events", s.events)
+	mux.HandleFunc("GET /v1/events", s.changes)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fault.New(fault.NotFound, "there is no %s %s", r.Method, r.URL.Path).
 			WithHint("see /v1/openapi.json for what there is; a newer command may ask what this daemon does not know"))
@@ -257,6 +264,9 @@ func (s *server) observed(next http.Handler) http.Handler {
 			p := recover()
 			if p == nil {
 				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p) // of purpose: the answer is broken off
 			}
 			s.Log.Error("panic", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			if a.begun {

@@ -25,6 +25,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/client"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
@@ -46,6 +47,7 @@ type world struct {
 	layout  vm.Layout
 	verbs   *verbs
 	tracker *op.Tracker
+	events  server.Events
 	client  *client.Client
 
 	mu       sync.Mutex
@@ -55,22 +57,53 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, socket: filepath.Join(t.TempDir(), "s"), layout: vm.Layout{State: t.TempDir()}, tracker: op.NewTracker()}
-	w.verbs = &verbs{tracker: w.tracker}
-	w.client = client.New(w.socket)
+	w := draft(t)
+	w.events = noEvents{w.verbs}
 	w.serve()
 	return w
 }
 
-// serve starts a server, and returns what ends it early.
+// draft is a world that is not served yet.
+func draft(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, socket: filepath.Join(t.TempDir(), "s"), layout: vm.Layout{State: t.TempDir()}, tracker: op.NewTracker()}
+	w.verbs = &verbs{tracker: w.tracker}
+	w.client = client.New(w.socket)
+	return w
+}
+
+// noEvents is a store in which nothing happens.
+type noEvents struct{ verbs *verbs }
+
+func (n noEvents) Events(context.Context, int64, int) (event.Page, error) {
+	return event.Page{}, n.verbs.called(vm.Caller{}, "events")
+}
+
+func (n noEvents) LastEvent(context.Context) (int64, error) {
+	return 0, n.verbs.called(vm.Caller{}, "last event")
+}
+
+func (n noEvents) EventBefore(context.Context, time.Time) (int64, error) {
+	return 0, n.verbs.called(vm.Caller{}, "event before")
+}
+
+func (noEvents) Changed() <-chan struct{} { return nil }
+
+// serve starts a server, and returns what ends it early, as a crash would.
 func (w *world) serve() (stop func()) {
+	w.t.Helper()
+	_, stop = w.start()
+	return stop
+}
+
+func (w *world) start() (srv *http.Server, stop func()) {
 	w.t.Helper()
 	l, err := net.Listen("unix", w.socket)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	srv := server.New(server.Config{
-		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Daemon: w.verbs, Layout: w.layout,
+	srv = server.New(server.Config{
+		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Layout: w.layout,
 		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
@@ -94,7 +127,7 @@ func (w *world) serve() (stop func()) {
 		<-done
 	})
 	w.t.Cleanup(stop)
-	return stop
+	return srv, stop
 }
 
 // Write takes what the server logs.

@@ -32,22 +32,30 @@ func Error(w io.Writer, p Palette, err error) {
 
 // ErrorJSON prints a failure as one line of JSON: {"error": {"code": …}}.
 func ErrorJSON(w io.Writer, err error) {
-	writeJSON(w, map[string]*fault.Error{"error": fault.From(err)}, "")
+	printJSON(w, map[string]*fault.Error{"error": fault.From(err)}, "")
 }
 
 // JSON prints v indented.
-func JSON(w io.Writer, v any) { writeJSON(w, v, "  ") }
+func JSON(w io.Writer, v any) { printJSON(w, v, "  ") }
+
+func printJSON(w io.Writer, v any, indent string) {
+	if err := writeJSON(w, v, indent); err != nil {
+		Error(w, Palette{}, err)
+	}
+}
+
+// JSONLine prints v on one line, for a stream of them: it ends where nobody reads on.
+func JSONLine(w io.Writer, v any) error { return writeJSON(w, v, "") }
 
 // writeJSON writes what the encoder leaves raw but a terminal may act on, C1 controls and
 // bidirectional overrides, as JSON escapes. Such characters only occur inside strings.
-func writeJSON(w io.Writer, v any, indent string) {
+func writeJSON(w io.Writer, v any, indent string) error {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		Error(w, Palette{}, err)
-		return
+		return err
 	}
 	var b strings.Builder
 	for _, r := range buf.String() {
@@ -61,5 +69,6 @@ func writeJSON(w io.Writer, v any, indent string) {
 			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
 		}
 	}
-	fmt.Fprint(w, b.String())
+	_, err := fmt.Fprint(w, b.String())
+	return err
 }
