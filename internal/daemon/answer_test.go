@@ -15,6 +15,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
+	"banger/internal/store"
 	"banger/internal/vm"
 )
 
@@ -40,6 +41,14 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 	d.driver = firecracker.New("none", d.layout, nil, d.log)
 	d.subnet = &subnet{}
 	var err error
+	if d.store, err = store.Open(t.Context(), d.layout.State); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if d.socket, err = listen(t.Context(), path, ""); err != nil {
 		t.Fatal(err)
 	}
