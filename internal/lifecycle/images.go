@@ -95,6 +95,9 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 		ID: op.NewID(), Kind: kind, Subject: name, Name: name, Owner: caller.UID,
 		State: op.Underway, Created: time.Now(),
 	}
+	if _, err := m.admitDisk(0, 0); err != nil {
+		return op.Operation{}, fault.From(err).InOp(verbs[kind], name)
+	}
 	if err := m.store.SaveOperation(m.ctx, o); err != nil {
 		return op.Operation{}, fault.From(err).InOp(verbs[kind], name)
 	}

@@ -9,7 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"banger/internal/admission"
 	"banger/internal/fault"
+	"banger/internal/hosttest"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
@@ -185,4 +187,10 @@ func TestAnInterruptedPullIsToldByTheNextDaemon(t *testing.T) {
 	if got.State != op.Failed || got.Error.Error() != `pull image "debian:13": the daemon ended while it ran` {
 		t.Errorf("got %+v", got)
 	}
+}
+
+func TestAFullDiskTakesNoImages(t *testing.T) {
+	w := newWorld(t)
+	w.host.SetRoom(func(r *hosttest.Room) { r.Space = admission.Space{Free: vm.GiB, Size: 100 * vm.GiB} })
+	w.refused(w.end(w.m.PullImage(alice, "debian:13")), `pull image "debian:13": the disk is below its low-water mark: 1 GiB are free, the mark is at 5 GiB`)
 }

@@ -4,6 +4,7 @@ package operation
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -158,6 +159,7 @@ func show(a *app.App, o op.Operation) {
 		term.Text("subject"), term.Text(subject),
 		term.Text("state"), term.Cell{Text: string(o.State), Style: style(p, o.State)},
 		term.Text("error"), term.Text(failure),
+		term.Text("warning"), term.Text(strings.Join(o.Warnings, "; ")),
 		term.Text("began"), term.Text(term.Ago(o.Created, now)),
 		term.Text("took"), term.Text(took(o, now)),
 	)
