@@ -15,7 +15,7 @@ import (
 // Kind says what happened.
 type Kind string
 
-// The kinds. A VM that comes into a state is told of as "vm." and the state, but for Created.
+// The kinds. A VM that comes into a state is told of as "vm." and the state, unless it is new.
 const (
 	VMCreated  Kind = "vm.created" // its create has begun
 	VMDeleted  Kind = "vm.deleted"
@@ -48,6 +48,7 @@ type Event struct {
 	VM        vm.ID      `json:"vm,omitempty"`
 	Image     string     `json:"image,omitempty"` // id
 	Name      string     `json:"name,omitempty"`  // of the VM or the image
+	State     vm.State   `json:"state,omitempty"` // that the VM came into
 	Was       string     `json:"was,omitempty"`   // its name before
 	Changed   []string   `json:"changed,omitempty"`
 	Reason    string     `json:"reason,omitempty"` // why, in one line
@@ -71,14 +72,19 @@ type Page struct {
 // SeenBy reports whether the caller may know of it.
 func (e Event) SeenBy(c vm.Caller) bool { return e.Owner == Everyone || c.Sees(e.Owner) }
 
-// OfCreation tells of a VM that is new.
-func OfCreation(v vm.VM) Event { return ofVM(VMCreated, v) }
+// OfArrival tells of a VM that was not there before: made, or taken back with its disks.
+func OfArrival(v vm.VM) Event {
+	kind := VMRestored
+	if v.State == vm.Creating {
+		kind = VMCreated
+	}
+	e := ofVM(kind, v)
+	e.State = v.State
+	return e
+}
 
 // OfRemoval tells of a VM that is no longer there.
 func OfRemoval(v vm.VM) Event { return ofVM(VMDeleted, v) }
-
-// OfRestoration tells of a VM that is back.
-func OfRestoration(v vm.VM) Event { return ofVM(VMRestored, v) }
 
 func ofVM(kind Kind, v vm.VM) Event {
 	return Event{Kind: kind, Owner: v.Owner, VM: v.ID, Name: v.Name}
@@ -99,6 +105,7 @@ func OfChange(before, after vm.VM) []Event {
 	}
 	if before.State != after.State {
 		e := ofVM("vm."+Kind(after.State), after)
+		e.State = after.State
 		if before.Reason != after.Reason { // else it says why it was in the state before
 			e.Reason = after.Reason
 		}
@@ -139,7 +146,7 @@ func OfOperation(before op.State, o op.Operation) []Event {
 		e.Kind = OperationBegan
 		out = append(out, e)
 	}
-	if o.State.Ended() && (before == "" || !before.Ended()) {
+	if o.State.Ended() && before != o.State { // one that ended well may yet fail to describe what it did, which undoes it
 		e.Kind, e.Operation = OperationEnded, &Operation{ID: o.ID, Kind: o.Kind, State: o.State}
 		if o.Error != nil {
 			e.Reason = o.Error.Error()

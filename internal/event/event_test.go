@@ -66,6 +66,15 @@ func TestEveryWishIsTold(t *testing.T) {
 	}
 }
 
+func TestOfArrival(t *testing.T) {
+	for state, want := range map[vm.State]event.Kind{vm.Creating: event.VMCreated, vm.Stopped: event.VMRestored} {
+		e := event.OfArrival(vm.VM{ID: "0123456789ab", Name: "dev", Owner: 1000, State: state})
+		if e.Kind != want || e.State != state || e.Name != "dev" || e.Owner != 1000 {
+			t.Errorf("one that arrives %s is told as %+v", state, e)
+		}
+	}
+}
+
 func TestOfOperation(t *testing.T) {
 	running := op.Operation{ID: "op-1", Kind: "vm.start", Subject: "0123456789ab", Name: "dev", Owner: 1000, State: op.Underway}
 	ended := running.Finished(fault.New(fault.Timeout, "too slow").WithOp("start VM", "dev"))
@@ -78,6 +87,7 @@ func TestOfOperation(t *testing.T) {
 		{op.Underway, running, nil},
 		{op.Underway, ended, []string{`operation.ended failed start VM "dev": too slow`}},
 		{op.Failed, ended, nil},
+		{op.Done, ended, []string{`operation.ended failed start VM "dev": too slow`}},
 		{"", ended, []string{"operation.began running", `operation.ended failed start VM "dev": too slow`}},
 	} {
 		var got []string

@@ -170,6 +170,7 @@ func TestFailAtEveryEffect(t *testing.T) {
 				w.host.FailAt(0)
 				w.must(w.m.Idle(t.Context()))
 				w.restart()
+				w.eventsTellAll()
 				v.settled(t, w)
 			})
 		}
@@ -193,6 +194,7 @@ func TestCrashAtEveryEffect(t *testing.T) {
 					pairs[v.name+" "+seen[n-1]] = true
 				}
 				w.restart()
+				w.eventsTellAll()
 				v.settled(t, w)
 			})
 		}

@@ -45,8 +45,8 @@ func note(t *testing.T, s *store.Store, news ...event.Event) {
 
 // of is an event about a VM of this test's user, or of another.
 func of(v vm.VM, owner int) event.Event {
-	v.Owner = owner
-	return event.OfCreation(v)
+	v.Owner, v.State = owner, vm.Creating
+	return event.OfArrival(v)
 }
 
 func other() vm.VM { return vm.VM{ID: "77ab01cd23ef", Name: "other"} }

@@ -43,7 +43,7 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 		if err := putOperation(ctx, tx, o); err != nil {
 			return err
 		}
-		return tell(ctx, tx, event.OfCreation(v))
+		return tell(ctx, tx, event.OfArrival(v))
 	})
 	return v, err
 }

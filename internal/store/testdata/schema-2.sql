@@ -41,7 +41,7 @@ CREATE TABLE events (
 ) STRICT;
 INSERT INTO goose_db_version VALUES (1, 0, 1, '2026-01-02 03:04:05');
 INSERT INTO goose_db_version VALUES (2, 1, 1, '2026-01-02 03:04:05');
-INSERT INTO goose_db_version VALUES (3, 3, 1, '2026-11-23 18:36:11');
+INSERT INTO goose_db_version VALUES (3, 2, 1, '2026-11-23 18:54:04');
 INSERT INTO meta VALUES ('tag', '1f2e');
 INSERT INTO meta VALUES ('subnet', '10.223.0.0/22');
 INSERT INTO vms VALUES ('0123456789ab', 'dev', 1000, 'running', '10.223.0.2', '{"id":"0123456789ab","name":"dev","owner":1000,"labels":{"project":"website"},"arch":"amd64","image":{"id":"fedcba987654","name":"debian:12"},"spec":{"vcpu":2,"memory":1073741824,"root_disk":2147483648,"work_disk":8589934592},"desired":"running","state":"running","lease":{"address":"10.223.0.2/22","gateway":"10.223.0.1","mac":"02:ba:0a:df:00:02","tap":"bt1f2e-01234567","bridge":"banger-1f2e","cid":3},"access":{"authorized_keys":["ssh-ed25519 AAAA user@host"],"host_key":"ssh-ed25519 BBBB","host_key_private":"PEM","machine_id":"00112233445566778899aabbccddeeff"},"process":{"pid":4242,"start_time":987654,"boot_id":"0f0e0d0c-0b0a-0908-0706-050403020100"},"created":"2026-01-02T03:04:05Z","started":"2026-01-02T03:04:09Z","changed":"2026-01-02T03:04:09Z"}');
