@@ -14,7 +14,8 @@ import (
 type Rules struct {
 	Overcommit float64 // guests' memory together, as a multiple of what the host has for them
 	LowWater   int64   // bytes that stay free on the file system of VMs' disks
-	Quota      Quota   // of every owner
+	Quota      Quota   // of every owner but those in Users
+	Users      map[int]Quota
 }
 
 // Quota bounds what the VMs of one owner may take together. Zero is no bound.
@@ -80,6 +81,7 @@ func (r Rules) Memory(host int64, others []vm.VM, v vm.VM) error {
 
 // Share reports whether v's owner may have v, new, among all VMs.
 func (r Rules) Share(all []vm.VM, v vm.VM) error {
+	quota, key := r.quota(v.Owner)
 	vms, disk := 1, disks(v)
 	for _, o := range all {
 		if o.Owner == v.Owner && o.ID != v.ID {
@@ -88,17 +90,18 @@ func (r Rules) Share(all []vm.VM, v vm.VM) error {
 		}
 	}
 	switch {
-	case over(vms, r.Quota.VMs):
-		return refuse("vms", "delete a VM", "it would be VM number %d of uid %d, who may have %d", vms, v.Owner, r.Quota.VMs)
-	case over(disk, r.Quota.Disk):
-		return refuse("disk", "delete a VM, or choose smaller disks", "the disks of uid %d would have %s, and may have %s",
-			v.Owner, vm.FormatSize(disk), vm.FormatSize(r.Quota.Disk))
+	case over(vms, quota.VMs):
+		return refuse(key+"vms", "delete a VM", "it would be VM number %d of uid %d, who may have %d", vms, v.Owner, quota.VMs)
+	case over(disk, quota.Disk):
+		return refuse(key+"disk", "delete a VM, or choose smaller disks", "the disks of uid %d would have %s, and may have %s",
+			v.Owner, vm.FormatSize(disk), vm.FormatSize(quota.Disk))
 	}
 	return r.RunningShare(all, v)
 }
 
 // RunningShare reports whether v's owner may run v beside what runs already.
 func (r Rules) RunningShare(all []vm.VM, v vm.VM) error {
+	quota, key := r.quota(v.Owner)
 	vcpu, memory := v.Spec.VCPU, v.Spec.Memory
 	for _, o := range all {
 		if o.Owner == v.Owner && o.ID != v.ID && Runs(o.State) {
@@ -107,14 +110,22 @@ func (r Rules) RunningShare(all []vm.VM, v vm.VM) error {
 		}
 	}
 	switch {
-	case over(vcpu, r.Quota.VCPU):
-		return refuse("vcpu", "stop a VM, or give this one fewer vCPUs", "the running VMs of uid %d would have %d vCPUs, and may have %d",
-			v.Owner, vcpu, r.Quota.VCPU)
-	case over(memory, r.Quota.Memory):
-		return refuse("memory", "stop a VM, or give this one less memory", "the running VMs of uid %d would have %s of memory, and may have %s",
-			v.Owner, vm.FormatSize(memory), vm.FormatSize(r.Quota.Memory))
+	case over(vcpu, quota.VCPU):
+		return refuse(key+"vcpu", "stop a VM, or give this one fewer vCPUs", "the running VMs of uid %d would have %d vCPUs, and may have %d",
+			v.Owner, vcpu, quota.VCPU)
+	case over(memory, quota.Memory):
+		return refuse(key+"memory", "stop a VM, or give this one less memory", "the running VMs of uid %d would have %s of memory, and may have %s",
+			v.Owner, vm.FormatSize(memory), vm.FormatSize(quota.Memory))
 	}
 	return nil
+}
+
+// quota is an owner's, and where it is in the configuration.
+func (r Rules) quota(owner int) (q Quota, key string) {
+	if q, ok := r.Users[owner]; ok {
+		return q, fmt.Sprintf("user_quota.%d.", owner)
+	}
+	return r.Quota, "quota."
 }
 
 func disks(v vm.VM) int64 { return v.Spec.RootDisk + v.Spec.WorkDisk }
@@ -123,7 +134,7 @@ func over[T int | int64](n, quota T) bool { return quota > 0 && n > quota }
 
 func refuse(key, remedy, format string, args ...any) error {
 	return fault.New(fault.Exhausted, format, args...).
-		WithHint("%s, or have quota.%s raised in the daemon's configuration", remedy, key)
+		WithHint("%s, or have %s raised in the daemon's configuration", remedy, key)
 }
 
 func running(n int) string {

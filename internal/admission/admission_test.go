@@ -83,9 +83,13 @@ func TestShares(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := admission.Rules{Quota: c.quota}
-			says(t, r.Share(all, next), c.create)
-			says(t, r.RunningShare(all, next), c.start)
+			for _, r := range []admission.Rules{
+				{Quota: c.quota, Users: map[int]admission.Quota{1001: {VMs: 1}}},
+				{Quota: admission.Quota{VMs: 1, VCPU: 1}, Users: map[int]admission.Quota{1000: c.quota}},
+			} {
+				says(t, r.Share(all, next), c.create)
+				says(t, r.RunningShare(all, next), c.start)
+			}
 		})
 	}
 }
@@ -135,6 +139,18 @@ func TestLook(t *testing.T) {
 	} {
 		if got := admission.Look(admission.Space{Free: free, Size: vm.TiB}); got != want {
 			t.Errorf("%s free: %s, want %s", vm.FormatSize(free), got, want)
+		}
+	}
+}
+
+func TestAQuotasHintNamesItsKey(t *testing.T) {
+	r := admission.Rules{Quota: admission.Quota{VCPU: 1}, Users: map[int]admission.Quota{1000: {VMs: -1, VCPU: 2}}}
+	for owner, want := range map[int]string{
+		1000: "stop a VM, or give this one fewer vCPUs, or have user_quota.1000.vcpu raised in the daemon's configuration",
+		1001: "stop a VM, or give this one fewer vCPUs, or have quota.vcpu raised in the daemon's configuration",
+	} {
+		if f := fault.From(r.Share(nil, machine("new", owner, vm.Creating, 4, vm.GiB))); f == nil || f.Hint != want {
+			t.Errorf("uid %d: %+v", owner, f)
 		}
 	}
 }

@@ -30,6 +30,8 @@ type File struct {
 
 	Admission Admission `toml:"admission"`
 	Quota     Quota     `toml:"quota"`
+	// UserQuota has what stands in place of Quota for some users, by uid.
+	UserQuota map[string]Quota `toml:"user_quota"`
 }
 
 // User is what a user's file may hold: the daemon does not read it.
@@ -233,6 +235,7 @@ type Served struct {
 	VM        Defaults
 	Admission Admission
 	Quota     Quota
+	UserQuota map[int]Quota // by uid
 }
 
 // LoadDaemon reads the daemon's configuration: the system's file, then the environment. systemd's
@@ -248,6 +251,10 @@ func LoadDaemon(path string) (Served, error) {
 	if err := f.Admission.MemoryOvercommit.check(); err != nil {
 		return Served{}, fault.New(fault.Invalid, "admission.memory_overcommit: %w", err).WithOp("read configuration", path).WithHint("%s", fault.From(err).Hint)
 	}
+	users, err := byUID(f.UserQuota)
+	if err != nil {
+		return Served{}, fault.From(err).InOp("read configuration", path)
+	}
 	d := &f.Daemon
 	d.StateDir = first(d.StateDir, os.Getenv("STATE_DIRECTORY"), stateHome())
 	d.RuntimeDir = first(d.RuntimeDir, os.Getenv("RUNTIME_DIRECTORY"), runtimeHome())
@@ -259,7 +266,20 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, Admission: f.Admission, Quota: f.Quota, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
+}
+
+// byUID reads the names of tables as users.
+func byUID(quotas map[string]Quota) (map[int]Quota, error) {
+	users := map[int]Quota{}
+	for name, q := range quotas {
+		uid, err := strconv.ParseUint(name, 10, 32)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "user_quota.%s: it is no uid", name).WithHint("write a number, as `id -u NAME` prints it")
+		}
+		users[int(uid)] = q
+	}
+	return users, nil
 }
 
 // defaults is what the daemon goes by where nobody says anything.

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -233,6 +234,22 @@ func TestAdmission(t *testing.T) {
 		if _, err := config.LoadDaemon(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+	for text, want := range map[string]string{
+		"[user_quota.alice]\nvms = 1":    "user_quota.alice: it is no uid",
+		"[user_quota.1000]\nmemory = 4":  "user_quota.1000.memory must be text in quotes",
+		"[user_quota.1000]\nvms = \"1\"": "user_quota.1000.vms must be a whole number",
+		"[user_quota.1000]\nvm = 1":      `there is no key "user_quota.1000.vm"`,
+		"[user_quota]\nvms = 1":          "user_quota.vms must be a table",
+	} {
+		write(t, path, text)
+		if _, err := config.LoadDaemon(path); err == nil || !strings.Contains(err.Error(), want) || fault.From(err).Hint == "" {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	write(t, path, "[user_quota.1000]\nvms = 7\ndisk = \"1T\"\n[user_quota.0]")
+	if d, err := config.LoadDaemon(path); err != nil || !maps.Equal(d.UserQuota, map[int]config.Quota{1000: {VMs: 7, Disk: config.Size(vm.TiB)}, 0: {}}) {
+		t.Errorf("%+v, %v", d.UserQuota, err)
 	}
 	write(t, path, "[admission]\nlow_water = \"3G\"\n[quota]\nvms = 3\nmemory = \"4G\"")
 	t.Setenv("BANGER_ADMISSION_MEMORY_OVERCOMMIT", "3.5")

@@ -64,6 +64,8 @@ func plain(t reflect.Type) reflect.Type {
 			f.Type = reflect.TypeFor[string]()
 		case f.Type.Kind() == reflect.Struct:
 			f.Type = plain(f.Type)
+		case f.Type.Kind() == reflect.Map:
+			f.Type = reflect.MapOf(f.Type.Key(), plain(f.Type.Elem()))
 		}
 		fields[i] = reflect.StructField{Name: f.Name, Type: f.Type, Tag: f.Tag}
 	}
@@ -83,6 +85,11 @@ func wanted(t reflect.Type, name string) string {
 		case f.Tag.Get("toml") != first:
 		case isText(f.Type):
 			return "text in quotes"
+		case f.Type.Kind() == reflect.Map:
+			if _, key, ok := strings.Cut(rest, "."); ok {
+				return wanted(f.Type.Elem(), key)
+			}
+			return "a table"
 		case f.Type.Kind() == reflect.Struct && rest == "":
 			return "a table"
 		case f.Type.Kind() == reflect.Struct:
@@ -104,6 +111,10 @@ func keysOf(t reflect.Type, prefix string) []string {
 		name := prefix + f.Tag.Get("toml")
 		if f.Type.Kind() == reflect.Struct && !isText(f.Type) {
 			out = append(out, keysOf(f.Type, name+".")...)
+			continue
+		}
+		if f.Type.Kind() == reflect.Map {
+			out = append(out, keysOf(f.Type.Elem(), name+".UID.")...)
 			continue
 		}
 		out = append(out, name)

@@ -37,13 +37,18 @@ func (c capacity) Shares() bool { return c.shares }
 
 // rules are what the configuration says of admission.
 func rules(c config.Served) admission.Rules {
-	return admission.Rules{
-		Overcommit: float64(c.Admission.MemoryOvercommit),
-		LowWater:   int64(c.Admission.LowWater),
-		Quota: admission.Quota{
-			VMs: c.Quota.VMs, VCPU: c.Quota.VCPU, Memory: int64(c.Quota.Memory), Disk: int64(c.Quota.Disk),
-		},
+	r := admission.Rules{
+		Overcommit: float64(c.Admission.MemoryOvercommit), LowWater: int64(c.Admission.LowWater),
+		Quota: quota(c.Quota), Users: map[int]admission.Quota{},
 	}
+	for uid, q := range c.UserQuota {
+		r.Users[uid] = quota(q)
+	}
+	return r
+}
+
+func quota(q config.Quota) admission.Quota {
+	return admission.Quota{VMs: q.VMs, VCPU: q.VCPU, Memory: int64(q.Memory), Disk: int64(q.Disk)}
 }
 
 // mindDisk has the disk looked at, often enough that nobody can fill it between two looks, until the
