@@ -50,19 +50,25 @@ type fake struct {
 	images []api.Image
 	ops    []op.Operation
 	news   []event.Event
+	busy   int // operations that take a while
+	most   int // of them at once
 	dying  bool // the guest that was last logged in to
 }
 
 func serve(socket string) (stop func(), err error) {
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, err
-	}
 	g, err := newGuest()
 	if err != nil {
 		return nil, err
 	}
-	srv := &http.Server{Handler: newFake(g).routes(), ReadHeaderTimeout: time.Second}
+	return newFake(g).serve(socket)
+}
+
+func (f *fake) serve(socket string) (stop func(), err error) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: f.routes(), ReadHeaderTimeout: time.Second}
 	go srv.Serve(l) //nolint:errcheck // ends with Close
 	return func() { srv.Close() }, nil
 }
@@ -196,6 +202,19 @@ func (f *fake) power(verb, selector string, force bool) (op.Operation, error) {
 		o := f.begin("vm."+verb, string(v.ID), v.Name, op.Stage{Name: "shutdown"})
 		o.State, o.Ended = op.Underway, time.Time{}
 		f.ops[len(f.ops)-1] = o
+		return o, nil
+	case strings.HasPrefix(v.Name, "busy"):
+		o := f.begin("vm."+verb, string(v.ID), v.Name)
+		i := len(f.ops) - 1
+		f.ops[i].State, f.ops[i].Ended = op.Underway, time.Time{}
+		f.busy++
+		f.most = max(f.most, f.busy)
+		time.AfterFunc(50*time.Millisecond, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.busy--
+			f.ops[i].State, f.ops[i].Ended = op.Done, time.Now()
+		})
 		return o, nil
 	case v.Name == "late":
 		o := f.begin("vm."+verb, string(v.ID), v.Name, op.Stage{Name: "shutdown"})

@@ -10,6 +10,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/client"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/host/firecracker"
 	"banger/internal/image"
@@ -93,6 +94,9 @@ func TestWhoFollowsIsToldOfTheEnd(t *testing.T) {
 	}
 	if err := <-outcome; err != nil {
 		t.Errorf("the daemon ended with %v", err)
+	}
+	if page, err := d.store.Events(t.Context(), 0, 10); err != nil || len(page.Events) != 1 || page.Events[0].Kind != event.DaemonEnded {
+		t.Errorf("told was %+v, %v", page, err)
 	}
 	if _, err := os.Lstat(d.cfg.Socket); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its socket: %v", err)
