@@ -50,8 +50,8 @@ type fake struct {
 	images []api.Image
 	ops    []op.Operation
 	news   []event.Event
-	busy   int // operations that take a while
-	most   int // of them at once
+	busy   int  // operations that take a while
+	most   int  // of them at once
 	dying  bool // the guest that was last logged in to
 }
 
