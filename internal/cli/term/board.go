@@ -86,29 +86,33 @@ func liveBoard(s *IO, names []string) *Board {
 	}
 }
 
-// boardLines renders those that are not over. Where there is no room for all, those that wait for
-// their turn are left out.
+// boardLines renders those that are not over, in their order. Where there is no room for all, those that wait
+// for their turn give way.
 func boardLines(rows []row, now time.Time, tick int, p Palette, columns, most int) []string {
-	var under, waiting []row
-	width := 0
+	width, left, waiting := 0, 0, 0
 	for _, r := range rows {
-		switch {
-		case r.over:
-			continue
-		case r.op.ID == "":
-			waiting = append(waiting, r)
-		default:
-			under = append(under, r)
-		}
 		width = max(width, displaywidth.String(r.name))
+		if r.over {
+			continue
+		}
+		left++
+		if r.op.ID == "" {
+			waiting++
+		}
 	}
-	shown := append(under, waiting...)
-	shown = shown[:min(len(shown), most)]
-	lines := make([]string, 0, len(shown))
-	for _, r := range shown {
+	hidden := min(waiting, max(0, left-most))
+	var lines []string
+	for _, r := range rows {
+		if r.over {
+			continue
+		}
+		if r.op.ID == "" && hidden > 0 {
+			hidden--
+			continue
+		}
 		lines = append(lines, r.line(now, tick, p, min(width, boardNames), columns))
 	}
-	return lines
+	return lines[:min(len(lines), most)]
 }
 
 // line is one VM's: its name, how long it has taken so far, and the stage that it is in.

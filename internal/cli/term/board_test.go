@@ -73,7 +73,7 @@ func TestBoardInASmallTerminal(t *testing.T) {
 		board.Close()
 		seen := frames(t, b.String())
 		lines := strings.Split(strings.TrimSuffix(seen[0], "\n"), "\n")
-		if len(lines) != 2 || !strings.HasPrefix(lines[0], "  ⠋ ") {
+		if len(lines) != 2 || !strings.HasPrefix(lines[1], "  ⠋ ") {
 			t.Errorf("%d columns: %q", columns, lines)
 		}
 		for _, line := range lines {

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -173,40 +174,50 @@ type outcome struct {
 func each(ctx context.Context, a *app.App, c *client.Client, targets []target, v verb, noWait bool) error {
 	outcomes := make([]outcome, len(targets))
 	errs := make([]error, len(targets))
-	follow, over := followers(ctx, a, c, targets, noWait)
+	show := shown(ctx, a, c, targets, noWait)
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	for i, t := range targets {
 		outcomes[i] = outcome{Name: t.name, ID: t.vm.ID}
 		g.Go(func() error {
 			if ctx.Err() == nil {
-				errs[i] = v.do(ctx, c, t, &outcomes[i], func(o op.Operation) (op.Operation, error) { return follow(i, o) })
+				errs[i] = v.do(ctx, c, t, &outcomes[i], func(o op.Operation) (op.Operation, error) { return show.follow(i, o) })
 			}
+			show.end(i)
 			return nil
 		})
 	}
 	_ = g.Wait() // nothing fails but what is in errs
-	over()
+	show.close()
 	return report(ctx, a, v, outcomes, errs, noWait)
 }
 
-// followers returns how an operation is shown and awaited, and what ends the showing.
-func followers(ctx context.Context, a *app.App, c *client.Client, targets []target, noWait bool) (follow func(int, op.Operation) (op.Operation, error), over func()) {
+// showing is how operations are shown and awaited.
+type showing struct {
+	follow func(i int, o op.Operation) (op.Operation, error)
+	end    func(i int)
+	close  func()
+}
+
+func shown(ctx context.Context, a *app.App, c *client.Client, targets []target, noWait bool) showing {
+	s := showing{end: func(int) {}, close: func() {}}
 	switch {
 	case noWait:
-		return func(_ int, o op.Operation) (op.Operation, error) { return o, nil }, func() {}
+		s.follow = func(_ int, o op.Operation) (op.Operation, error) { return o, nil }
 	case len(targets) == 1:
-		return func(_ int, o op.Operation) (op.Operation, error) { return a.Follow(ctx, c, o) }, func() {}
+		s.follow = func(_ int, o op.Operation) (op.Operation, error) { return a.Follow(ctx, c, o) }
+	default:
+		names := make([]string, len(targets))
+		for i, t := range targets {
+			names[i] = t.name
+		}
+		board := term.NewBoard(a.IO, names)
+		s.follow = func(i int, o op.Operation) (op.Operation, error) {
+			return a.FollowOn(ctx, c, o, func(o op.Operation) { board.Update(i, o) })
+		}
+		s.end, s.close = board.End, board.Close
 	}
-	names := make([]string, len(targets))
-	for i, t := range targets {
-		names[i] = t.name
-	}
-	board := term.NewBoard(a.IO, names)
-	return func(i int, o op.Operation) (op.Operation, error) {
-		defer board.End(i)
-		return a.FollowOn(ctx, c, o, func(o op.Operation) { board.Update(i, o) })
-	}, board.Close
+	return s
 }
 
 func (v verb) do(ctx context.Context, c *client.Client, t target, out *outcome, follow func(op.Operation) (op.Operation, error)) error {
@@ -239,15 +250,15 @@ func report(ctx context.Context, a *app.App, v verb, outcomes []outcome, errs []
 	left, last := 0, 0
 	for i := range outcomes {
 		o := &outcomes[i]
+		interrupted := ctx.Err() != nil
 		switch {
 		case errs[i] == nil && (o.Operation != nil || o.State != ""):
 			if !a.JSON() {
 				say(a, v, *o, noWait)
 			}
-		case ctx.Err() != nil && (o.Operation == nil || !o.Operation.State.Ended()):
-			if o.Operation != nil {
-				left, last = left+1, i
-			}
+		case interrupted && o.Operation != nil && !o.Operation.State.Ended():
+			left, last = left+1, i
+		case interrupted && (errs[i] == nil || errors.Is(errs[i], context.Cause(ctx))): // not begun
 		default:
 			o.Error = fault.From(errs[i])
 			a.Report(errs[i])
