@@ -6,7 +6,7 @@ set -euo pipefail
 name=verify-$$
 fail() { echo "FAIL $1" >&2; exit 1; }
 ok() { echo "ok   $1"; }
-clean_up() { banger vm delete --yes --force "$name" >/dev/null 2>&1 || true; }
+clean_up() { banger vm delete --yes --force --now "$name" >/dev/null 2>&1 || true; }
 trap clean_up EXIT
 
 command -v banger >/dev/null || fail "banger is not on PATH: run sudo bin/banger setup"
@@ -29,7 +29,7 @@ banger vm stop "$name" >/dev/null 2>&1 || fail "stop"
 banger vm start "$name" >/dev/null 2>&1 || fail "start"
 ok "stop and start"
 dir=$(banger vm show "$name" -o json | sed -n 's/^  "dir": "\(.*\)",*$/\1/p')
-banger vm delete --yes --force "$name" >/dev/null || fail "delete"
+banger vm delete --yes --force --now "$name" >/dev/null || fail "delete"
 ! banger vm show "$name" >/dev/null 2>&1 || fail "it is still listed after delete"
 [ -n "$dir" ] && [ ! -e "$dir" ] || fail "$dir is still there"
 ok "delete leaves nothing"

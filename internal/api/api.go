@@ -68,6 +68,19 @@ type StopVM struct {
 // DeleteVM says how.
 type DeleteVM struct {
 	Force bool `json:"force,omitempty" doc:"also when it is running"`
+	Now   bool `json:"now,omitempty" doc:"destroy its disks at once instead of putting it in the trash"`
+}
+
+// Trashed is a VM in the trash.
+type Trashed struct {
+	VM
+	Deleted time.Time `json:"deleted"`
+	Expires time.Time `json:"expires" doc:"when its disks are destroyed, unless the disk runs short of space before"`
+}
+
+// RestoreVM takes a VM back out of the trash.
+type RestoreVM struct {
+	Name string `json:"name,omitempty" doc:"another name than it had"`
 }
 
 // Ping is the agent's answer.

@@ -193,7 +193,23 @@ func (c *Client) KillVM(ctx context.Context, selector string) (op.Operation, err
 
 // DeleteVM begins to delete a VM.
 func (c *Client) DeleteVM(ctx context.Context, selector string, r api.DeleteVM) (op.Operation, error) {
-	return call[op.Operation](ctx, c, http.MethodDelete, vmPath(selector, "?force="+strconv.FormatBool(r.Force)), nil)
+	how := "?force=" + strconv.FormatBool(r.Force) + "&now=" + strconv.FormatBool(r.Now)
+	return call[op.Operation](ctx, c, http.MethodDelete, vmPath(selector, how), nil)
+}
+
+// Trash lists the caller's deleted VMs, the latest first.
+func (c *Client) Trash(ctx context.Context) ([]api.Trashed, error) {
+	return call[[]api.Trashed](ctx, c, http.MethodGet, "/v1/trash", nil)
+}
+
+// RestoreVM begins to take a VM back out of the trash.
+func (c *Client) RestoreVM(ctx context.Context, selector string, r api.RestoreVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, below("trash", selector, "/restore"), r)
+}
+
+// DestroyVM begins to destroy a VM in the trash, with its disks.
+func (c *Client) DestroyVM(ctx context.Context, selector string) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodDelete, below("trash", selector, ""), nil)
 }
 
 // PingVM asks a VM's agent.

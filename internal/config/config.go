@@ -70,6 +70,7 @@ type Daemon struct {
 	Mirror         string   `toml:"mirror"`          // Debian mirror; empty leaves it to mmdebstrap
 	BootTimeout    Duration `toml:"boot_timeout"`
 	StopTimeout    Duration `toml:"stop_timeout"`
+	TrashGrace     Duration `toml:"trash_grace"` // how long a deleted VM can be restored
 }
 
 // Admission says how much VMs may take of the host.
@@ -286,7 +287,7 @@ func byUID(quotas map[string]Quota) (map[int]Quota, error) {
 func defaults() File {
 	return File{
 		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
-		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second)},
+		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour)},
 		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
 		Admission: Admission{MemoryOvercommit: 1},
 	}

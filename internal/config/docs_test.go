@@ -96,6 +96,7 @@ func builtIn() map[string]string {
 		"daemon.log_level":    strings.ToLower(slog.Level(f.Daemon.LogLevel).String()),
 		"daemon.boot_timeout": time.Duration(f.Daemon.BootTimeout).String(),
 		"daemon.stop_timeout": time.Duration(f.Daemon.StopTimeout).String(),
+		"daemon.trash_grace":  time.Duration(f.Daemon.TrashGrace).String(),
 
 		"admission.memory_overcommit": strconv.FormatFloat(float64(f.Admission.MemoryOvercommit), 'f', 1, 64),
 	}

@@ -69,6 +69,7 @@ func daemonKeys(f *File) []key {
 		{"BANGER_MIRROR", text(&d.Mirror)},
 		{"BANGER_BOOT_TIMEOUT", unmarshal(&d.BootTimeout)},
 		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
+		{"BANGER_TRASH_GRACE", unmarshal(&d.TrashGrace)},
 		{"BANGER_ADMISSION_MEMORY_OVERCOMMIT", factor(&f.Admission.MemoryOvercommit)},
 		{"BANGER_ADMISSION_LOW_WATER", unmarshal(&f.Admission.LowWater)},
 		{"BANGER_QUOTA_VMS", number(&f.Quota.VMs)},

@@ -57,6 +57,7 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
 	images    *imagebuild.Builder
@@ -117,7 +118,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(d.images.Clean(), d.kernels.Clean()); err != nil {
+	if err := errors.Join(d.images.Clean(), d.kernels.Clean(), d.dirs.SweepGoing()); err != nil {
 		d.log.Warn("remove leftovers", "error", err)
 	}
 	return d.answer(ctx)
@@ -204,6 +205,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag)
+	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
 	// now keeps the first of them from waiting.
@@ -226,7 +228,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	}
 	d.manager = lifecycle.New(lifecycle.Config{
 		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
-		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: vmdir.Dirs{Layout: d.layout},
+		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: d.dirs,
 		// Every feature of a VM, in the order in which its devices appear in the guest.
 		Features: []feature.Feature{
 			disk.Root(d.layout, disks),
@@ -242,7 +244,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
 			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,
 		},
-		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), HaltInterval: haltInterval,
+		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), TrashGrace: time.Duration(d.cfg.TrashGrace), HaltInterval: haltInterval,
 		Preflight: d.preflight,
 	})
 	if _, err := d.driver.Version(ctx); err != nil {

@@ -34,6 +34,8 @@ type Host struct {
 	taps    map[string]string         // TAP to bridge
 	bridges map[string]bool           // by name
 	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
+	trash   map[vm.ID]map[string]bool // those in the trash
+	known   map[vm.ID]vm.VM           // what each vm.json says
 	names   map[vm.ID]string          // from vm.json, to print ids as names
 	kept    []string                  // logs of failed creates
 	procs   map[int]*process
@@ -78,6 +80,7 @@ type process struct {
 func New() *Host {
 	return &Host{
 		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
+		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
 		names: map[vm.ID]string{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }
@@ -139,6 +142,9 @@ func (h *Host) Text() string {
 	}
 	for id, files := range h.dirs {
 		lines = append(lines, "dir "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))
+	}
+	for id, files := range h.trash {
+		lines = append(lines, "trash "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))
 	}
 	for _, p := range h.procs {
 		line := "process " + string(p.id)
@@ -282,6 +288,7 @@ func (h *Host) Write(v vm.VM) error {
 		return fmt.Errorf("write vm.json: %w", fs.ErrNotExist)
 	}
 	files["vm.json"] = true
+	h.known[v.ID] = v
 	h.names[v.ID] = v.Name
 	return nil
 }

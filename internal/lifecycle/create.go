@@ -194,7 +194,7 @@ func (m *Manager) undoCreate(job *op.Job, v vm.VM, cause error) error {
 	return cause
 }
 
-// erase takes down all that a VM holds and commits its absence.
+// erase takes down all that a VM holds, puts its directory where it is to go, and commits its absence.
 func (m *Manager) erase(ctx context.Context, v vm.VM, o *op.Operation) error {
 	m.release(v.ID)
 	records, err := m.store.Records(ctx, v.ID)
@@ -204,7 +204,11 @@ func (m *Manager) erase(ctx context.Context, v vm.VM, o *op.Operation) error {
 	if err := m.takeDown(ctx, records); err != nil {
 		return err
 	}
-	if err := m.dirs.Remove(v.ID); err != nil {
+	leave := m.dirs.Remove
+	if !v.Deleted.IsZero() {
+		leave = m.dirs.Discard
+	}
+	if err := leave(v.ID); err != nil {
 		return err
 	}
 	if err := m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: o}); err != nil {

@@ -2,19 +2,26 @@ package lifecycle
 
 import (
 	"context"
+	"time"
 
 	"banger/internal/fault"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
 
-// Delete removes a VM with its disks. A running one needs force.
-func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string, force bool) (op.Operation, error) {
+// DeleteRequest says how a VM is deleted.
+type DeleteRequest struct {
+	Force bool // also when it is running
+	Now   bool // not to the trash: its disks are gone at once
+}
+
+// Delete takes a VM's devices, name and address, and puts its directory with both disks in the trash.
+func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string, r DeleteRequest) (op.Operation, error) {
 	v, err := m.Find(ctx, caller, selector)
 	if err != nil {
 		return op.Operation{}, err
 	}
-	if err := deletable(v, force); err != nil {
+	if err := deletable(v, r.Force); err != nil {
 		return op.Operation{}, err
 	}
 	return m.spawn(newOperation(KindDelete, v, caller.UID), v.ID, func(ctx context.Context, job *op.Job) error {
@@ -22,10 +29,13 @@ func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string,
 		if err != nil {
 			return err
 		}
-		if err := deletable(v, force); err != nil {
+		if err := deletable(v, r.Force); err != nil {
 			return err
 		}
 		v.State, v.Desired = vm.Deleting, vm.Deleting
+		if !r.Now {
+			v.Deleted = time.Now()
+		}
 		o := job.Snapshot()
 		if err := m.commit(ctx, vm.Change{VM: v, Op: &o}); err != nil {
 			return err

@@ -30,6 +30,10 @@ func verbs() []verb {
 		created(w)
 		w.must(w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)))
 	}
+	deleted := func(w *world) {
+		created(w)
+		w.must(w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true})))
+	}
 	nothing := func(*world) {}
 	paused := func(w *world) {
 		created(w)
@@ -43,7 +47,14 @@ func verbs() []verb {
 		{"start", "dev", stopped, func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }, settled},
 		{"stop", "dev", created, func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
-		{"delete", "dev", created, func(w *world) error { return w.end(w.m.Delete(w.t.Context(), alice, "dev", true)) }, settled},
+		{"delete", "dev", created, func(w *world) error {
+			return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true}))
+		}, settled},
+		{"delete to trash", "dev", created, func(w *world) error {
+			return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true}))
+		}, settled},
+		{"restore", "dev", deleted, func(w *world) error { return w.end(w.m.Restore(w.t.Context(), alice, "dev", "")) }, settled},
+		{"empty trash", "dev", deleted, func(w *world) error { return w.end(w.m.Destroy(alice, "dev")) }, settled},
 		{"power off", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Poweroff) }, settled},
 		{"reboot", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Reboot) }, settled},
 		{"pause", "dev", created, func(w *world) error { w.fill(0); return w.turned(lifecycle.KindPause) }, resumed},
@@ -104,6 +115,12 @@ func settled(t *testing.T, w *world) {
 	w.must(err)
 	switch {
 	case len(all) == 0:
+		for range w.m.Trash(root) {
+			w.holds(trashedText("dev")...)
+			w.must(w.end(w.m.Restore(t.Context(), alice, "dev", "")))
+			w.holds(stoppedText("dev")...)
+			w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})))
+		}
 		w.holds()
 		if len(records) > 0 {
 			t.Errorf("records without a VM: %v", records)
@@ -118,7 +135,7 @@ func settled(t *testing.T, w *world) {
 		t.Errorf("dev is left %s", all[0].State)
 	}
 	w.holds(runningText("dev")...)
-	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", true)))
+	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true})))
 	w.holds()
 }
 

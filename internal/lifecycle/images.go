@@ -158,12 +158,21 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 			others++
 		}
 	}
+	for _, v := range m.trashed() {
+		switch {
+		case v.Image.ID != img.ID:
+		case caller.Sees(v.Owner):
+			names = append(names, v.Name+" (in the trash)") // restored, it would boot the image's kernel
+		default:
+			others++
+		}
+	}
 	if others > 0 {
 		names = append(names, fmt.Sprintf("%d of other users", others))
 	}
 	if len(names) > 0 {
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
-			WithHint("delete those VMs first")
+			WithHint("delete those VMs first, and empty the trash of them")
 	}
 	if err := m.images.Delete(img.ID); err != nil {
 		return fault.System(err, "delete image", img.Name)

@@ -25,7 +25,7 @@ func TestALifeLeavesNothing(t *testing.T) {
 	w.must(w.end(w.m.Kill(t.Context(), alice, "dev")))
 	w.holds(stoppedText("dev")...)
 
-	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", false)))
+	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})))
 	w.holds()
 	if records, err := w.store.Records(t.Context(), ""); err != nil || len(records) > 0 {
 		t.Errorf("records left: %v, %v", records, err)
@@ -180,8 +180,8 @@ func TestRefusals(t *testing.T) {
 		{"start running", w.end(w.m.Start(ctx, alice, "dev")), fault.WrongState, `start VM "dev": it is running already`, "vm ssh dev"},
 		{"stop stopped", w.end(w.m.Stop(ctx, alice, "off", 0)), fault.WrongState, `stop VM "off": it is stopped already`, "vm start off"},
 		{"kill stopped", w.end(w.m.Kill(ctx, alice, "off")), fault.WrongState, `kill VM "off": it is stopped already`, "vm start off"},
-		{"delete running", w.end(w.m.Delete(ctx, alice, "dev", false)), fault.WrongState, `delete VM "dev": it is running`, "--force"},
-		{"another's VM", w.end(w.m.Delete(ctx, bob, "dev", true)), fault.NotFound, `find VM "dev": no VM has this name or id`, "vm list"},
+		{"delete running", w.end(w.m.Delete(ctx, alice, "dev", lifecycle.DeleteRequest{Now: true})), fault.WrongState, `delete VM "dev": it is running`, "--force"},
+		{"another's VM", w.end(w.m.Delete(ctx, bob, "dev", lifecycle.DeleteRequest{Force: true, Now: true})), fault.NotFound, `find VM "dev": no VM has this name or id`, "vm list"},
 		{"ping stopped", second(w.m.Ping(ctx, alice, "off")), fault.WrongState, `reach VM "off": it is stopped`, "vm start off"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,13 +29,13 @@ type Config struct {
 	Pick     LeasePicker
 	Capacity Capacity
 	Rules    admission.Rules
-	Spare    Spare // what can go when the disk is nearly full; nil is nothing
 	Tracker  *op.Tracker
 	Log      *slog.Logger
 
 	Defaults     Defaults
 	BootTimeout  time.Duration                   // from the hypervisor's start to readiness
 	StopTimeout  time.Duration                   // for an orderly shutdown, before the guest is killed
+	TrashGrace   time.Duration                   // how long a deleted VM can be restored
 	HaltInterval time.Duration                   // between two looks at the vCPUs of a guest that may have halted
 	Preflight    func(ctx context.Context) error // what any start needs of the host: KVM, Firecracker
 }

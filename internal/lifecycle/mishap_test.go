@@ -29,7 +29,7 @@ func TestWhatGoesDownNeedsNoDescription(t *testing.T) {
 			w.host.LoseDirectory(w.find("dev").ID)
 			w.must(down(w))
 			w.holds()
-			w.must(w.end(w.m.Delete(t.Context(), alice, "dev", false)))
+			w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})))
 			if all, err := w.m.List(t.Context(), root); err != nil || len(all) > 0 {
 				t.Errorf("left: %v, %v", all, err)
 			}

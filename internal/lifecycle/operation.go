@@ -75,6 +75,7 @@ func asFault(o op.Operation, err error) error {
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
 	KindDelete: "delete VM", KindEnded: "settle VM", KindPause: "pause VM", KindResume: "resume VM",
+	KindRestore: "restore VM", KindDestroy: "empty trash of VM",
 	KindPull: "pull image", KindImport: "import image",
 }
 
@@ -91,6 +92,9 @@ const (
 	KindPause  = "vm.pause"
 	KindResume = "vm.resume"
 	KindEnded  = "vm.ended" // the guest or its hypervisor ended by itself
+
+	KindRestore = "vm.restore" // out of the trash
+	KindDestroy = "vm.destroy" // in the trash
 )
 
 func (m *Manager) logOperation(o op.Operation) {

@@ -11,14 +11,8 @@ import (
 	"banger/internal/vm"
 )
 
-// Spare is what nobody would miss when the disk is nearly full.
-type Spare interface {
-	// Relieve removes the oldest of it for good, and announces that; false when there is nothing left.
-	Relieve(ctx context.Context) (bool, error)
-}
-
 // retryPause is how long that is left alone which did not work: a VM that could not be paused or resumed,
-// a Spare that had nothing.
+// a trash that was empty.
 const retryPause = 10 * time.Second
 
 // disk is what is known of the disk's fullness. Manager.mu guards it.
@@ -30,7 +24,7 @@ type disk struct {
 
 // MindDisk looks once at the free space of the state directory's file system. Below the low-water mark it
 // has every running VM paused, before the host gives a guest's write an error; they run on once there is
-// space again. What can be spared goes first, a little above the mark already.
+// space again. The trash goes first, its oldest at once, a little above the mark already.
 //
 // It returns what it saw. What it began goes on by itself.
 func (m *Manager) MindDisk(ctx context.Context) (admission.Space, error) {
@@ -62,16 +56,16 @@ func (m *Manager) MindDisk(ctx context.Context) (admission.Space, error) {
 	return space, err
 }
 
-// relieve has the oldest of what can be spared removed, one at a time.
+// relieve empties the trash, one VM at a time.
 func (m *Manager) relieve() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.Spare == nil || m.disk.relieving || time.Now().Before(m.disk.relieveAt) {
+	if m.disk.relieving || time.Now().Before(m.disk.relieveAt) {
 		return
 	}
 	m.disk.relieving = true
 	m.watch.run(func() {
-		some, err := m.Spare.Relieve(m.ctx)
+		some, err := m.EmptyOldest(m.ctx)
 		if err != nil {
 			m.log.Error("make room on the disk", "error", err)
 		}

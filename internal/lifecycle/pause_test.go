@@ -1,7 +1,6 @@
 package lifecycle_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +66,7 @@ func TestAFullDiskPausesVMs(t *testing.T) {
 	if idle := w.find("idle"); idle.State != vm.Stopped {
 		t.Errorf("idle is %s", idle.State)
 	}
-	w.must(w.end(w.m.Delete(t.Context(), alice, "idle", false)))
+	w.must(w.end(w.m.Delete(t.Context(), alice, "idle", lifecycle.DeleteRequest{Now: true})))
 	w.holds(pausedText("dev")...)
 
 	// Who wants to use it is told why that cannot be.
@@ -79,7 +78,7 @@ func TestAFullDiskPausesVMs(t *testing.T) {
 	if err := w.end(w.m.Start(t.Context(), alice, "dev")); err == nil || err.Error() != strings.Replace(want, "reach", "start", 1) {
 		t.Errorf("got %v", err)
 	}
-	if err := w.end(w.m.Delete(t.Context(), alice, "dev", false)); err == nil || err.Error() != `delete VM "dev": it is paused` {
+	if err := w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})); err == nil || err.Error() != `delete VM "dev": it is paused` {
 		t.Errorf("got %v", err)
 	}
 
@@ -134,9 +133,11 @@ func TestAPausedVMIsNotTakenForAHaltedOne(t *testing.T) {
 
 func TestAPausedVMIsEnded(t *testing.T) {
 	for name, end := range map[string]func(*world) error{
-		"stop":   func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) },
-		"kill":   func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) },
-		"delete": func(w *world) error { return w.end(w.m.Delete(w.t.Context(), alice, "dev", true)) },
+		"stop": func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) },
+		"kill": func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) },
+		"delete": func(w *world) error {
+			return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true}))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -175,53 +176,37 @@ func TestAPauseThatFailsIsTriedAgain(t *testing.T) {
 	w.holds(pausedText("dev")...)
 }
 
-// trash is what can be spared.
-type trash struct {
-	w    *world
-	left int
-	gone chan struct{}
-}
-
-func (s *trash) Relieve(context.Context) (bool, error) {
-	defer func() { s.gone <- struct{}{} }()
-	if s.left == 0 {
-		return false, nil
-	}
-	s.left--
-	s.w.host.SetRoom(func(r *hosttest.Room) { r.Space.Free += vm.GiB })
-	return true, nil
-}
-
-// TestWhatCanBeSparedGoesFirst empties a trash as far as that helps, before anything is paused.
-func TestWhatCanBeSparedGoesFirst(t *testing.T) {
+// TestTrashGoesFirst empties the trash as far as that helps, the oldest first.
+func TestTrashGoesFirst(t *testing.T) {
 	w := newWorld(t)
-	s := &trash{w: w, left: 3, gone: make(chan struct{})}
-	w.spare = s
-	w.restart()
+	for _, name := range []string{"oldest", "older", "old"} {
+		w.must(w.create(name))
+		w.trash(name)
+	}
+	left := func(want string) func() bool {
+		return func() bool {
+			var names []string
+			for _, v := range w.m.Trash(alice) {
+				names = append(names, v.Name)
+			}
+			return strings.Join(names, " ") == want
+		}
+	}
 	w.must(w.create("dev"))
-	w.fill(4*vm.GiB + vm.MiB) // scarce
-	<-s.gone
-	w.holds(runningText("dev")...)
+	w.fill(4*vm.GiB + vm.MiB) // scarce: what is destroyed gives 1 GiB back
+	w.waitFor("the oldest is gone", left("old older"))
 	w.must(w.mind()) // enough: no more is spared
-	if s.left != 2 {
-		t.Errorf("%d are left", s.left)
+	if !left("old older")() {
+		t.Error("more of the trash went than was needed")
 	}
 	w.fill(2*vm.GiB + vm.MiB) // low: paused at once, until there is space
-	w.holds(pausedText("dev")...)
-	<-s.gone
-	w.waitFor("another is spared", func() bool {
-		w.must(w.mind())
-		select {
-		case <-s.gone:
-			return true
-		default:
-			return false
-		}
-	})
-	w.holds(pausedText("dev")...)
-	if s.left != 0 {
-		t.Errorf("%d are left", s.left)
+	if v := w.find("dev"); v.State != vm.Paused {
+		t.Errorf("dev is %s", v.State)
 	}
+	w.waitFor("the trash is empty", func() bool {
+		w.must(w.mind())
+		return left("")()
+	})
 }
 
 func (w *world) mind() error {

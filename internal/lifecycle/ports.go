@@ -92,6 +92,15 @@ type Dirs interface {
 	Make(id vm.ID) error
 	Write(v vm.VM) error
 	Remove(id vm.ID) error
+	// Discard moves a VM's directory to the trash, Restore takes it back. What is there already, or is gone, is success
+	// to Discard; Restore wants it in either place, else it is fs.ErrNotExist.
+	Discard(id vm.ID) error
+	Restore(id vm.ID) error
+	// Trashed returns the VMs in the trash as they describe themselves. One that cannot be read is part of the error,
+	// with which the others are returned.
+	Trashed() ([]vm.VM, error)
+	// Destroy removes a VM's directory from the trash with all that is in it. Gone is success.
+	Destroy(id vm.ID) error
 	// KeepLogs moves a VM's logs to where they outlive it, a bounded number of such sets being
 	// kept, and returns their paths.
 	KeepLogs(id vm.ID, set string) ([]string, error)

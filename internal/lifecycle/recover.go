@@ -32,7 +32,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 			return nil
 		})
 	}
-	return eg.Wait()
+	err = eg.Wait()
+	m.watch.run(m.sweep)
+	return err
 }
 
 func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
@@ -41,6 +43,8 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 		// Nobody was ever given a VM whose create was interrupted; nobody wants one that was being deleted.
 		m.log.Info("finish interrupted operation", "vm", v.Name, "id", v.ID, "state", v.State)
 		return m.erase(ctx, v, nil)
+	case vm.Restoring:
+		return m.finishRestore(ctx, v, nil)
 	case vm.Starting:
 		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its start was interrupted by the daemon's end"
 		return m.rest(v, nil)

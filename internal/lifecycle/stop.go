@@ -108,8 +108,8 @@ func stoppable(kind string, v vm.VM) error {
 	case vm.Stopped, vm.Crashed:
 		return fault.New(fault.WrongState, "it is %s already", v.State).WithOp(verbs[kind], v.Name).
 			WithHint("start it with `banger vm start %s`, or remove it with `banger vm delete %s`", v.Name, v.Name)
-	case vm.Deleting:
-		return fault.New(fault.WrongState, "it is being deleted").WithOp(verbs[kind], v.Name)
+	case vm.Deleting, vm.Restoring:
+		return fault.New(fault.WrongState, "it is %s", v.State).WithOp(verbs[kind], v.Name)
 	default:
 		return nil
 	}
@@ -219,7 +219,7 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 			m.log.Error("describe VM", "vm", c.VM.Name, "id", c.VM.ID, "error", err)
 		}
 		return nil
-	case vm.Creating, vm.Starting, vm.Running:
+	case vm.Creating, vm.Starting, vm.Running, vm.Restoring:
 	}
 	return err
 }

@@ -45,7 +45,6 @@ type world struct {
 	// preflight is what the host lacks, if anything.
 	preflight error
 	rules     admission.Rules
-	spare     lifecycle.Spare
 	log       *slog.Logger
 }
 
@@ -94,6 +93,9 @@ func (w *world) boot() {
 }
 
 func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
+	if w.m != nil {
+		w.m.Close() // a second close is nothing
+	}
 	layout := vm.Layout{State: "/state"}
 	return lifecycle.New(lifecycle.Config{
 		Layout: layout, Tag: tag, Arch: "amd64", BootID: hosttest.BootID,
@@ -105,10 +107,10 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
-		Capacity: w.host, Rules: w.rules, Spare: w.spare,
+		Capacity: w.host, Rules: w.rules,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
-		BootTimeout: 2 * time.Second, StopTimeout: time.Second, HaltInterval: 2 * time.Millisecond,
+		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond,
 		Preflight: func(context.Context) error { return w.preflight },
 	})
 }
@@ -203,6 +205,10 @@ func runningText(name string) []string {
 
 func stoppedText(name string) []string {
 	return []string{"dir " + name + ": initrd root.ext4 vm.json vmlinux work.ext4"}
+}
+
+func trashedText(name string) []string {
+	return []string{"trash " + name + ": initrd root.ext4 vm.json vmlinux work.ext4"}
 }
 
 func code(err error) fault.Code { return fault.CodeOf(err) }

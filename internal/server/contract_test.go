@@ -40,6 +40,9 @@ func TestEveryRoute(t *testing.T) {
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8",
 	}
+	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
+	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
 	brief := manifest()
 	brief.Packages = nil
 	spec := machine().Spec
@@ -62,6 +65,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.KillVM(ctx, "dev") }, `kill "dev"`, begun(lifecycle.KindKill, "dev")},
 		{func() (any, error) { return c.DeleteVM(ctx, "dev", api.DeleteVM{Force: true}) }, `delete "dev" true`, begun(lifecycle.KindDelete, "dev")},
 		{func() (any, error) { return c.DeleteVM(ctx, "dev", api.DeleteVM{}) }, `delete "dev" false`, begun(lifecycle.KindDelete, "dev")},
+		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
+		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},
+		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},
 		{func() (any, error) { return c.PingVM(ctx, "dev") }, `ping "dev"`, api.Ping{
 			RoundTrip: time.Millisecond, Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7,
 		}},

@@ -28,6 +28,7 @@ type (
 	deleteInput struct {
 		VM    string `path:"vm" doc:"name, id or unique prefix of an id"`
 		Force bool   `query:"force" doc:"also when it is running"`
+		Now   bool   `query:"now" doc:"destroy its disks at once instead of putting it in the trash"`
 	}
 )
 
@@ -76,9 +77,9 @@ func (s *server) machines(a huma.API) {
 		func(ctx context.Context, in *machine) (*answer[op.Operation], error) {
 			return began(s.Verbs.Kill(ctx, callerOf(ctx), in.VM))
 		})
-	huma.Register(a, verb("delete-vm", http.MethodDelete, "/v1/vms/{vm}", "Begin to delete a VM with its disks", http.StatusAccepted),
+	huma.Register(a, verb("delete-vm", http.MethodDelete, "/v1/vms/{vm}", "Begin to delete a VM: it goes to the trash with its disks", http.StatusAccepted),
 		func(ctx context.Context, in *deleteInput) (*answer[op.Operation], error) {
-			return began(s.Verbs.Delete(ctx, callerOf(ctx), in.VM, in.Force))
+			return began(s.Verbs.Delete(ctx, callerOf(ctx), in.VM, lifecycle.DeleteRequest{Force: in.Force, Now: in.Now}))
 		})
 	huma.Register(a, verb("ping-vm", http.MethodGet, "/v1/vms/{vm}/ping", "Ask a VM's agent", http.StatusOK),
 		func(ctx context.Context, in *machine) (*answer[api.Ping], error) {

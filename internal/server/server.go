@@ -36,7 +36,10 @@ type Verbs interface {
 	Start(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
 	Stop(ctx context.Context, caller vm.Caller, selector string, timeout time.Duration) (op.Operation, error)
 	Kill(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
-	Delete(ctx context.Context, caller vm.Caller, selector string, force bool) (op.Operation, error)
+	Delete(ctx context.Context, caller vm.Caller, selector string, r lifecycle.DeleteRequest) (op.Operation, error)
+	Trash(caller vm.Caller) []lifecycle.Trashed
+	Restore(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
+	Destroy(caller vm.Caller, selector string) (op.Operation, error)
 	Ping(ctx context.Context, caller vm.Caller, selector string) (agentproto.Info, time.Duration, error)
 	Dial(ctx context.Context, caller vm.Caller, selector, host string, port int) (net.Conn, error)
 
@@ -110,6 +113,7 @@ func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	a := humago.New(mux, apiConfig())
 	s.machines(a)
+	s.trash(a)
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)
@@ -142,6 +146,7 @@ func OpenAPI() ([]byte, error) {
 	a := humago.New(mux, c)
 	s := &server{}
 	s.machines(a)
+	s.trash(a)
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)

@@ -332,8 +332,24 @@ func (v *verbs) Kill(_ context.Context, c vm.Caller, selector string) (op.Operat
 	return v.began(c, lifecycle.KindKill, selector, v.called(c, "kill %q", selector))
 }
 
-func (v *verbs) Delete(_ context.Context, c vm.Caller, selector string, force bool) (op.Operation, error) {
-	return v.began(c, lifecycle.KindDelete, selector, v.called(c, "delete %q %v", selector, force))
+func (v *verbs) Trash(c vm.Caller) []lifecycle.Trashed {
+	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	gone := machine()
+	gone.Deleted = deleted
+	_ = v.called(c, "trash")
+	return []lifecycle.Trashed{{VM: gone, Expires: deleted.Add(time.Hour)}}
+}
+
+func (v *verbs) Restore(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindRestore, selector, v.called(c, "restore %q %q", selector, name))
+}
+
+func (v *verbs) Destroy(c vm.Caller, selector string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindDestroy, selector, v.called(c, "destroy %q", selector))
+}
+
+func (v *verbs) Delete(_ context.Context, c vm.Caller, selector string, r lifecycle.DeleteRequest) (op.Operation, error) {
+	return v.began(c, lifecycle.KindDelete, selector, v.called(c, "delete %q %v", selector, r.Force))
 }
 
 func (v *verbs) Ping(_ context.Context, c vm.Caller, selector string) (agentproto.Info, time.Duration, error) {

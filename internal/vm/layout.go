@@ -22,6 +22,12 @@ func (l Layout) VMs() string { return filepath.Join(l.State, "vms") }
 // VM is a VM's directory, holding vm.json.
 func (l Layout) VM(id ID) string { return filepath.Join(l.VMs(), string(id)) }
 
+// Trash is where the directories of deleted VMs wait.
+func (l Layout) Trash() string { return filepath.Join(l.State, "trash") }
+
+// Trashed is the directory of a VM that is in the trash.
+func (l Layout) Trashed(id ID) string { return filepath.Join(l.Trash(), string(id)) }
+
 // Failed keeps the logs of creates that failed, one directory for each operation.
 func (l Layout) Failed() string { return filepath.Join(l.State, "failed") }
 

@@ -31,6 +31,7 @@ type VM struct {
 	Created time.Time `json:"created"`
 	Started time.Time `json:"started,omitzero"` // last time it became ready
 	Changed time.Time `json:"changed"`
+	Deleted time.Time `json:"deleted,omitzero"` // when it was put in the trash; zero when it is not there
 }
 
 // ImageRef names an image by content and by the name it had when the VM was made.
@@ -76,7 +77,7 @@ type Process struct {
 // State is where a VM stands.
 type State string
 
-// The states. Creating, Starting and Stopping are passing: an operation holds the VM meanwhile.
+// The states. Creating, Starting, Stopping, Deleting and Restoring are passing: an operation holds the VM meanwhile.
 const (
 	Creating State = "creating"
 	Stopped  State = "stopped"
@@ -86,4 +87,6 @@ const (
 	Stopping State = "stopping"
 	Crashed  State = "crashed"
 	Deleting State = "deleting"
+	// Restoring is on the way back from the trash.
+	Restoring State = "restoring"
 )

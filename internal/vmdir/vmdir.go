@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"banger/internal/fault"
 	"banger/internal/host/drain"
@@ -44,6 +45,96 @@ func (d Dirs) Remove(id vm.ID) error {
 		return fault.New(fault.Internal, "it is not a VM id").WithOp("remove directory of VM", string(id))
 	}
 	return fault.System(os.RemoveAll(d.Layout.VM(id)), "remove directory", d.Layout.VM(id))
+}
+
+// Discard moves the directory to the trash. There already, or gone, is success.
+func (d Dirs) Discard(id vm.ID) error {
+	err := d.move(id, d.Layout.VMs(), d.Layout.Trash())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Restore takes the directory back from the trash. Back already is success; nowhere is fs.ErrNotExist.
+func (d Dirs) Restore(id vm.ID) error {
+	err := d.move(id, d.Layout.Trash(), d.Layout.VMs())
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, there := os.Stat(d.Layout.VM(id)); there == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// move renames a VM's directory and makes that durable: the commit that follows says where it is.
+func (d Dirs) move(id vm.ID, from, to string) error {
+	if !id.Valid() {
+		return fault.New(fault.Internal, "it is not a VM id").WithOp("move directory of VM", string(id))
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fault.System(err, "make directory", to)
+	}
+	dir := filepath.Join(from, string(id))
+	if err := os.Rename(dir, filepath.Join(to, string(id))); err != nil {
+		return fault.System(err, "move to "+filepath.Base(to), dir)
+	}
+	return errors.Join(syncDir(to), syncDir(from))
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(filepath.Clean(path))
+	if err != nil {
+		return fault.System(err, "sync", path)
+	}
+	defer f.Close()
+	return fault.System(f.Sync(), "sync", path)
+}
+
+// Trashed reads the descriptions of the VMs in the trash.
+func (d Dirs) Trashed() ([]vm.VM, error) {
+	entries, err := os.ReadDir(d.Layout.Trash())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.System(err, "read", d.Layout.Trash())
+	}
+	var all []vm.VM
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), going) {
+			continue
+		}
+		v, err := store.ReadVM(filepath.Join(d.Layout.Trash(), e.Name()))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, v)
+	}
+	return all, errors.Join(errs...)
+}
+
+// going marks, in the trash, a directory that is being removed: it can no longer be restored.
+const going = ".going-"
+
+// Destroy removes a VM from the trash. Whatever an interrupted removal has left goes too.
+func (d Dirs) Destroy(id vm.ID) error {
+	if !id.Valid() {
+		return fault.New(fault.Internal, "it is not a VM id").WithOp("empty trash of VM", string(id))
+	}
+	dir := d.Layout.Trashed(id)
+	if err := os.Rename(dir, filepath.Join(d.Layout.Trash(), going+string(id))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.System(err, "remove", dir)
+	}
+	return d.SweepGoing()
+}
+
+// SweepGoing removes what interrupted removals have left in the trash.
+func (d Dirs) SweepGoing() error {
+	left, err := filepath.Glob(filepath.Join(d.Layout.Trash(), going+"*"))
+	for _, dir := range left {
+		err = errors.Join(err, fault.System(os.RemoveAll(dir), "remove", dir))
+	}
+	return err
 }
 
 // keptSets is how many sets of logs of failed creates are kept.

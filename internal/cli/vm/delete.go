@@ -21,6 +21,7 @@ type deleteOptions struct {
 	manner
 	force bool
 	yes   bool
+	now   bool
 }
 
 func newDelete(a *app.App) *cobra.Command {
@@ -28,12 +29,15 @@ func newDelete(a *app.App) *cobra.Command {
 	var o deleteOptions
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"},
-		Short: "Delete VMs and their disks",
-		Long: `Delete VMs with both of their disks. On a terminal it asks first; elsewhere --all and --label need --yes.
+		Short: "Delete VMs; for a while they can be restored",
+		Long: `Delete VMs. Their names, addresses and devices are free at once; their disks go to the trash, out of which
+` + "`banger vm trash restore`" + ` takes them back, a week long unless daemon.trash_grace says otherwise. With --now the
+disks are gone at once. On a terminal it asks first; elsewhere --all and --label need --yes.
 A running VM is refused unless --force is given, which kills it.`,
 		Example: `  banger vm delete dev
   banger vm delete --dry-run dev test
   banger vm delete --yes --force dev
+  banger vm delete --now dev
   banger vm delete --label ci --dry-run`,
 		RunE: run(func(ctx context.Context, names []string) error {
 			return deleteVMs(ctx, a, &s, names, o)
@@ -44,6 +48,7 @@ A running VM is refused unless --force is given, which kills it.`,
 	o.plans(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.force, "force", false, "also when it is running")
+	f.BoolVar(&o.now, "now", false, "destroy the disks at once: nothing goes to the trash")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	return cmd
 }
@@ -68,16 +73,24 @@ func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o 
 	if o.dryRun {
 		return showDeletion(a, vms)
 	}
-	if err := agree(ctx, a, vms, s.byFlags(), o.yes); err != nil {
+	question := "Delete %s?"
+	if o.now {
+		question = "Delete %s and everything on the disks for good?"
+	}
+	if err := agree(ctx, a, question, vms, s.byFlags(), o.yes); err != nil {
 		return err
 	}
-	return each(ctx, a, c, targets, verb{
+	err = each(ctx, a, c, targets, verb{
 		name: "delete", past: "is deleted",
 		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
-			return c.DeleteVM(ctx, id, api.DeleteVM{Force: o.force})
+			return c.DeleteVM(ctx, id, api.DeleteVM{Force: o.force, Now: o.now})
 		},
 		after: func(id string) { _ = os.Remove(app.KnownHosts(id)) }, // a cache: a file that stays does no harm
 	}, o.noWait)
+	if err == nil && !o.now && len(vms) > 0 {
+		a.Hint("to take it back: banger vm trash restore %s", vms[0].Name)
+	}
+	return err
 }
 
 func showDeletion(a *app.App, vms []api.VM) error {
@@ -93,7 +106,7 @@ func showDeletion(a *app.App, vms []api.VM) error {
 }
 
 // agree asks where somebody can answer. Where nobody can, what flags have chosen is not deleted unseen.
-func agree(ctx context.Context, a *app.App, vms []api.VM, byFlags, yes bool) error {
+func agree(ctx context.Context, a *app.App, question string, vms []api.VM, byFlags, yes bool) error {
 	if yes || len(vms) == 0 {
 		return nil
 	}
@@ -112,7 +125,7 @@ func agree(ctx context.Context, a *app.App, vms []api.VM, byFlags, yes bool) err
 	default:
 		return nil
 	}
-	answer, err := a.IO.Ask(ctx, fmt.Sprintf("Delete %s and everything on the disks? [y/N] ", what))
+	answer, err := a.IO.Ask(ctx, fmt.Sprintf(question+" [y/N] ", what))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 func New(a *app.App) *cobra.Command {
 	return app.Group("vm", "Make and use virtual machines",
 		newCreate(a), newList(a), newShow(a),
-		newStart(a), newStop(a), newKill(a), newDelete(a),
+		newStart(a), newStop(a), newKill(a), newDelete(a), newTrash(a),
 		newSSH(a), newLogs(a), newPing(a))
 }
 
@@ -27,7 +27,7 @@ func stateStyle(p term.Palette, s nouns.State) func(string) string {
 		return p.Green
 	case nouns.Crashed:
 		return p.Red
-	case nouns.Creating, nouns.Starting, nouns.Stopping, nouns.Deleting:
+	case nouns.Creating, nouns.Starting, nouns.Stopping, nouns.Deleting, nouns.Restoring:
 		return p.Cyan
 	case nouns.Paused:
 		return p.Yellow

@@ -63,7 +63,7 @@ func (b Bench) Run(ctx context.Context) (Measured, error) {
 			spread([]time.Duration{r.Create.ready()}).Median, spread([]time.Duration{r.Bare.Ready}).Median, float64(r.Create.ready())/float64(r.Bare.Ready))
 		m.Rounds = append(m.Rounds, r)
 	}
-	if err := banger(ctx, nil, "vm", "delete", pattern); err != nil {
+	if err := banger(ctx, nil, "vm", "delete", "--now", pattern); err != nil {
 		return m, err
 	}
 	var after api.Status
@@ -117,7 +117,7 @@ func (b Bench) round(ctx context.Context, st api.Status, floor bare, i int) (Rou
 		if r.Create, err = b.create(ctx, st, name); err != nil {
 			return err
 		}
-		return banger(ctx, nil, "vm", "delete", name, "--force")
+		return banger(ctx, nil, "vm", "delete", "--now", "--force", name)
 	}
 	boot := func() (err error) {
 		r.Bare, err = b.boot(ctx, floor)
