@@ -37,7 +37,7 @@ func Runs(s vm.State) bool {
 	switch s {
 	case vm.Creating, vm.Starting, vm.Running, vm.Paused, vm.Stopping:
 		return true
-	case vm.Stopped, vm.Crashed, vm.Deleting:
+	case vm.Stopped, vm.Crashed, vm.Deleting, vm.Restoring:
 	}
 	return false
 }
