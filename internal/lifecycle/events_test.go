@@ -81,7 +81,7 @@ func TestALifeIsTold(t *testing.T) {
 	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
 	w.host.Poweroff(w.find("dev").ID)
 	w.await("dev", vm.Stopped)
-	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", false)))
+	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{})))
 	w.must(w.end(w.m.PullImage(alice, "debian:13")))
 	w.must(w.m.DeleteImage(t.Context(), alice, "debian:13"))
 	var got []string

@@ -44,6 +44,7 @@ type Driver struct {
 
 	mu      sync.Mutex
 	minders map[vm.Process]*minder
+	closed  bool
 	known   probed
 }
 
@@ -256,8 +257,14 @@ func (d *Driver) apiSocket(id vm.ID) string {
 
 // Wait returns nil when p has ended and its last words are in the logs, or ctx's error.
 func (d *Driver) Wait(ctx context.Context, p vm.Process) error {
-	minder := d.minder(p)
-	if minder == nil {
+	d.mu.Lock()
+	minder, closed := d.minders[p], d.closed
+	d.mu.Unlock()
+	switch {
+	case minder != nil:
+	case closed && proc.Alive(p):
+		return context.Canceled // as for those who waited when it was closed
+	default:
 		return proc.Wait(ctx, p)
 	}
 	select {
@@ -291,6 +298,7 @@ func (d *Driver) Release(ctx context.Context, r vm.Record) error {
 // Close lets go of all VMs. They run on; another daemon can attach to them.
 func (d *Driver) Close() {
 	d.mu.Lock()
+	d.closed = true
 	var all []*minder
 	for _, m := range d.minders {
 		all = append(all, m)

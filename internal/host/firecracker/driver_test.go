@@ -174,6 +174,9 @@ func TestAVMOutlivesItsDaemon(t *testing.T) {
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
 		t.Errorf("waiting ended with %v though the VM runs", err)
 	}
+	if err := first.Wait(t.Context(), p); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting with a daemon that is gone ended with %v", err)
+	}
 	if !first.Alive(p) {
 		t.Fatal("the VM ended with its daemon")
 	}

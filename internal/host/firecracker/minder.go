@@ -41,12 +41,6 @@ func (d *Driver) mind(p vm.Process, l *logs) *minder {
 	return m
 }
 
-func (d *Driver) minder(p vm.Process) *minder {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.minders[p]
-}
-
 // errBuilding is what a Firecracker does that has not made its vCPUs yet.
 var errBuilding = errors.New("it is still building the machine")
 
