@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"banger/internal/admission"
 	"banger/internal/fault"
@@ -23,6 +24,16 @@ type Capacity interface {
 	// Shares reports whether a clone shares its blocks with what it was made from.
 	Shares() bool
 }
+
+// measured is what VMs' disks occupied, in bytes. Nobody needs it to the second, and a create must not cost more the
+// more VMs there are. Manager.admitting guards it.
+type measured struct {
+	since time.Time
+	has   map[vm.ID]int64
+}
+
+// measureFor is how long a measurement serves.
+const measureFor = 10 * time.Second
 
 // admitNew refuses a new VM that the host cannot take or its owner may not have, and warns of what may
 // become too much. m.admitting is held, and stays so until the VM is committed: of two creates that each
@@ -46,11 +57,17 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 		}
 	}
 	growth := v.Spec.RootDisk + v.Spec.WorkDisk
+	if time.Since(m.measured.since) > measureFor {
+		m.measured = measured{since: time.Now(), has: map[vm.ID]int64{}}
+	}
 	for _, o := range all {
-		jail := m.layout.Jail(o.ID)
-		has, err := m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk))
-		if err != nil {
-			return nil, err
+		has, ok := m.measured.has[o.ID]
+		if !ok {
+			jail := m.layout.Jail(o.ID)
+			if has, err = m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk)); err != nil {
+				return nil, err
+			}
+			m.measured.has[o.ID] = has
 		}
 		growth += max(0, o.Spec.RootDisk+o.Spec.WorkDisk-has)
 	}

@@ -69,7 +69,8 @@ type Manager struct {
 	watch  tally // watchers of running VMs
 
 	locks     locks
-	admitting sync.Mutex   // held from admission to the commit of what was admitted
+	admitting sync.Mutex // held from admission to the commit of what was admitted
+	measured  measured
 	choosing  sync.RWMutex // held for reading from the choice of an image to the commit of its VM
 	mu        sync.Mutex
 	live      map[vm.ID]*live // VMs with a hypervisor

@@ -24,6 +24,8 @@ type Store struct {
 	read    *sql.DB
 	commits atomic.Int64
 
+	known known
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every commit
 }
@@ -45,11 +47,27 @@ func (s *Store) Commits() int64 { return s.commits.Load() }
 // Tag is the instance's mark on host devices.
 func (s *Store) Tag() vm.Tag { return s.tag }
 
+// change is commit of what changes a VM. keep takes that in before anybody is told.
+func (s *Store) change(ctx context.Context, f func(tx *sql.Tx) error, keep func()) error {
+	s.known.turn.Lock()
+	defer s.known.turn.Unlock()
+	err := s.commitThen(ctx, f, keep)
+	if err != nil {
+		s.known.forget()
+	}
+	return err
+}
+
 // commit runs f in one durable transaction.
 func (s *Store) commit(ctx context.Context, f func(tx *sql.Tx) error) error {
+	return s.commitThen(ctx, f, func() {})
+}
+
+func (s *Store) commitThen(ctx context.Context, f func(tx *sql.Tx) error, then func()) error {
 	if err := transact(ctx, s.write, f); err != nil {
 		return s.explain(err)
 	}
+	then()
 	s.commits.Add(1)
 	s.wake()
 	return nil

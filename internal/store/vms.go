@@ -18,7 +18,7 @@ import (
 // derives from the leased VM, and the operation that makes it. It returns the VM as it was stored. A
 // taken name is fault.AlreadyExists.
 func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm.Lease, error), hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
-	err := s.commit(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *sql.Tx) error {
 		var other string
 		switch err := tx.QueryRowContext(ctx, "SELECT id FROM vms WHERE name = ?", v.Name).Scan(&other); {
 		case err == nil:
@@ -44,14 +44,14 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 			return err
 		}
 		return tell(ctx, tx, event.OfArrival(v))
-	})
+	}, func() { s.known.keep(v, false) })
 	return v, err
 }
 
 // Commit applies a change as a whole. A VM that was removed meanwhile does not come back: then it is
 // fault.NotFound. Removing it once more is success. A record that another VM holds is fault.InUse.
 func (s *Store) Commit(ctx context.Context, c vm.Change) error {
-	return s.commit(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *sql.Tx) error {
 		// An operation begins before what it does, and ends after it: so their events tell it.
 		if c.Op != nil && !c.Op.State.Ended() {
 			if err := putOperation(ctx, tx, *c.Op); err != nil {
@@ -75,7 +75,7 @@ func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 			}
 		}
 		return putRecords(ctx, tx, c.Hold)
-	})
+	}, func() { s.known.keep(c.VM, c.Remove) })
 }
 
 // applyVM changes or removes the VM itself, and tells of it.
@@ -99,11 +99,6 @@ func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
 		return err
 	}
 	return tell(ctx, tx, event.OfChange(*before, c.VM)...)
-}
-
-// VMs returns all VMs by name.
-func (s *Store) VMs(ctx context.Context) ([]vm.VM, error) {
-	return list[vm.VM](ctx, s, "SELECT doc FROM vms ORDER BY name")
 }
 
 // Records returns the records of a VM, or with an empty id those of all.
