@@ -82,6 +82,7 @@ func TestALifeIsTold(t *testing.T) {
 	w.host.Poweroff(w.find("dev").ID)
 	w.await("dev", vm.Stopped)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{})))
+	w.must(w.end(w.m.Restore(t.Context(), alice, "dev", "")))
 	w.must(w.end(w.m.PullImage(alice, "debian:13")))
 	w.must(w.m.DeleteImage(t.Context(), alice, "debian:13"))
 	var got []string
@@ -97,6 +98,7 @@ func TestALifeIsTold(t *testing.T) {
 		"operation.began vm.start running", "vm.starting dev", "vm.running dev", "operation.ended vm.start done",
 		"vm.stopped dev powered off from inside",
 		"operation.began vm.delete running", "vm.deleting dev", "vm.deleted dev", "operation.ended vm.delete done",
+		"operation.began vm.restore running", "vm.restored dev", "vm.stopped dev", "operation.ended vm.restore done",
 		"operation.began image.pull running", "image.added debian:13", "operation.ended image.pull done", "image.removed debian:13",
 	}
 	if d := cmp.Diff(want, got); d != "" {
