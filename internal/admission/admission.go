@@ -79,7 +79,7 @@ func (r Rules) Memory(host int64, others []vm.VM, v vm.VM) error {
 		WithHint("stop a VM, give this one less memory, %s", raise)
 }
 
-// Share reports whether v's owner may have v, new, among all VMs.
+// Share reports whether v's owner may have v, new, among all VMs, running or not.
 func (r Rules) Share(all []vm.VM, v vm.VM) error {
 	quota, key := r.quota(v.Owner)
 	vms, disk := 1, disks(v)
@@ -96,7 +96,7 @@ func (r Rules) Share(all []vm.VM, v vm.VM) error {
 		return refuse(key+"disk", "delete a VM, or choose smaller disks", "the disks of uid %d would have %s, and may have %s",
 			v.Owner, vm.FormatSize(disk), vm.FormatSize(quota.Disk))
 	}
-	return r.RunningShare(all, v)
+	return nil
 }
 
 // RunningShare reports whether v's owner may run v beside what runs already.

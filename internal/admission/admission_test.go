@@ -69,17 +69,16 @@ func TestShares(t *testing.T) {
 	}
 	next := machine("new", 1000, vm.Creating, 2, vm.GiB)
 	for name, c := range map[string]struct {
-		quota         admission.Quota
-		create, start string
+		quota     admission.Quota
+		have, run string
 	}{
 		"no quota":       {},
 		"just enough":    {quota: admission.Quota{VMs: 3, VCPU: 4, Memory: 2 * vm.GiB, Disk: 6 * vm.GiB}},
-		"too many VMs":   {quota: admission.Quota{VMs: 2}, create: "it would be VM number 3 of uid 1000, who may have 2"},
-		"too large":      {quota: admission.Quota{Disk: 5 * vm.GiB}, create: "the disks of uid 1000 would have 6 GiB, and may have 5 GiB"},
-		"too many vCPUs": {admission.Quota{VCPU: 3}, "the running VMs of uid 1000 would have 4 vCPUs, and may have 3", "the running VMs of uid 1000 would have 4 vCPUs, and may have 3"},
+		"too many VMs":   {quota: admission.Quota{VMs: 2}, have: "it would be VM number 3 of uid 1000, who may have 2"},
+		"too large":      {quota: admission.Quota{Disk: 5 * vm.GiB}, have: "the disks of uid 1000 would have 6 GiB, and may have 5 GiB"},
+		"too many vCPUs": {quota: admission.Quota{VCPU: 3}, run: "the running VMs of uid 1000 would have 4 vCPUs, and may have 3"},
 		"too much memory": {
-			admission.Quota{Memory: vm.GiB},
-			"the running VMs of uid 1000 would have 2 GiB of memory, and may have 1 GiB", "the running VMs of uid 1000 would have 2 GiB of memory, and may have 1 GiB",
+			quota: admission.Quota{Memory: vm.GiB}, run: "the running VMs of uid 1000 would have 2 GiB of memory, and may have 1 GiB",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,8 +86,8 @@ func TestShares(t *testing.T) {
 				{Quota: c.quota, Users: map[int]admission.Quota{1001: {VMs: 1}}},
 				{Quota: admission.Quota{VMs: 1, VCPU: 1}, Users: map[int]admission.Quota{1000: c.quota}},
 			} {
-				says(t, r.Share(all, next), c.create)
-				says(t, r.RunningShare(all, next), c.start)
+				says(t, r.Share(all, next), c.have)
+				says(t, r.RunningShare(all, next), c.run)
 			}
 		})
 	}
@@ -149,7 +148,7 @@ func TestAQuotasHintNamesItsKey(t *testing.T) {
 		1000: "stop a VM, or give this one fewer vCPUs, or have user_quota.1000.vcpu raised in the daemon's configuration",
 		1001: "stop a VM, or give this one fewer vCPUs, or have quota.vcpu raised in the daemon's configuration",
 	} {
-		if f := fault.From(r.Share(nil, machine("new", owner, vm.Creating, 4, vm.GiB))); f == nil || f.Hint != want {
+		if f := fault.From(r.RunningShare(nil, machine("new", owner, vm.Creating, 4, vm.GiB))); f == nil || f.Hint != want {
 			t.Errorf("uid %d: %+v", owner, f)
 		}
 	}

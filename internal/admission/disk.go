@@ -28,7 +28,7 @@ func (r Rules) Disk(s Space, now, growth int64) (warning string, err error) {
 	return "", nil
 }
 
-const freeSome = "free some space: delete VMs or images that are not needed, or set a lower admission.low_water"
+const freeSome = "free some space: delete VMs or images that are not needed, or set a lower admission.low_water; the trash is emptied by itself"
 
 // Mark is the low-water mark, in bytes: what must stay free on a file system of this size. Where none is
 // configured it is 5 GiB, and on a small file system a twentieth of it.

@@ -46,6 +46,9 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 	if err := m.Rules.Share(all, v); err != nil {
 		return nil, err
 	}
+	if err := m.Rules.RunningShare(all, v); err != nil {
+		return nil, err
+	}
 	if err := m.admitMemory(all, v); err != nil {
 		return nil, err
 	}
@@ -76,6 +79,16 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 		warnings = append(warnings, warning)
 	}
 	return warnings, err
+}
+
+// admitBack refuses a VM that comes back to stay stopped where its owner may not have it. It is admitted as a
+// new one is.
+func (m *Manager) admitBack(ctx context.Context, v vm.VM) error {
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Rules.Share(all, v)
 }
 
 // admitStart commits the intent to start a VM, unless the host cannot take it now or its owner may not run

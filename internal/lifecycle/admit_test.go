@@ -158,3 +158,15 @@ func TestWhatMayBecomeTooMuchIsWarnedOf(t *testing.T) {
 		t.Errorf("the stored operation: %+v, %v", kept, err)
 	}
 }
+
+// TestARestoredVMCountsAgain lets a quota be no way to have more by way of the trash.
+func TestARestoredVMCountsAgain(t *testing.T) {
+	w := newWorld(t)
+	w.m.Rules.Quota = admission.Quota{VMs: 1}
+	w.must(w.create("dev"))
+	w.trash("dev")
+	w.must(w.create("next"))
+	w.refused(w.end(w.m.Restore(t.Context(), alice, "dev", "")), `restore VM "dev": it would be VM number 2 of uid 1000, who may have 1`)
+	w.trash("next")
+	w.must(w.end(w.m.Restore(t.Context(), alice, "dev", "")))
+}

@@ -83,6 +83,11 @@ func (m *Manager) Restore(ctx context.Context, caller vm.Caller, selector, name 
 		v.Name = name
 	}
 	v.State, v.Desired, v.Reason, v.Process = vm.Restoring, vm.Stopped, "", nil
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	if err := m.admitBack(ctx, v); err != nil {
+		return op.Operation{}, fault.From(err).InOp("restore VM", v.Name)
+	}
 	o := newOperation(KindRestore, v, caller.UID)
 	leased, err := m.store.Create(ctx, v, m.pickAgain(v), func(leased vm.VM) []vm.Record {
 		return lasting(m.plan(leased, image.Manifest{}).Records) // what a start holds is held by the start
