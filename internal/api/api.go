@@ -142,6 +142,16 @@ type Status struct {
 	RSS         int64          `json:"rss" doc:"bytes resident"`
 	Commits     int64          `json:"commits" doc:"durable commits since start"`
 	Children    int64          `json:"children" doc:"child processes since start"`
+	Rebuilt     *Rebuilt       `json:"rebuilt,omitempty" doc:"when this daemon had to make its database anew"`
+}
+
+// Rebuilt tells of a database that was damaged or missing, and was made anew of the VMs' own descriptions.
+type Rebuilt struct {
+	At       time.Time `json:"at"`
+	Why      string    `json:"why"`
+	SetAside []string  `json:"set_aside,omitempty" doc:"where the damaged one is, on the daemon's host"`
+	VMs      int       `json:"vms" doc:"that were taken in"`
+	Left     []string  `json:"left,omitempty" doc:"why VM directories were not; their disks are untouched"`
 }
 
 // Upgrade is the answer to a request that the daemon execute a newer build of itself.

@@ -54,6 +54,7 @@ type Daemon struct {
 
 	socket    *socket
 	store     *store.Store
+	rebuilt   *store.Rebuilt // nil unless this daemon had to
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
@@ -192,8 +193,14 @@ func (d *Daemon) tellEnd(ctx context.Context, outcome error) {
 // compose makes the parts and joins them.
 func (d *Daemon) compose(ctx context.Context) error {
 	var err error
-	if d.store, err = store.Open(ctx, d.cfg.StateDir); err != nil {
+	if d.store, d.rebuilt, err = store.OpenOrRebuild(ctx, d.cfg.StateDir, d.layout.VMs()); err != nil {
 		return err
+	}
+	if r := d.rebuilt; r != nil {
+		d.log.Warn("the database was made anew of what the VMs' directories say", "why", r.Why, "set_aside", r.SetAside, "vms", r.VMs)
+		for _, left := range r.Left {
+			d.log.Warn("a VM's directory was not taken in", "error", left)
+		}
 	}
 	d.tag = d.store.Tag()
 	groups, err := proc.OpenGroups(d.tag)

@@ -10,6 +10,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/doctor"
+	"banger/internal/fault"
 	"banger/internal/host/block"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
@@ -25,6 +26,12 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 		Build: buildinfo.Current(), PID: os.Getpid(), Started: d.started, Instance: d.tag,
 		StateDir: d.cfg.StateDir, RuntimeDir: d.cfg.RuntimeDir, Socket: d.cfg.Socket, Log: d.layout.DaemonLog(),
 		Bridge: d.tag.Bridge(), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
+	}
+	if r := d.rebuilt; r != nil {
+		st.Rebuilt = &api.Rebuilt{At: r.At, Why: r.Why, SetAside: r.SetAside, VMs: r.VMs}
+		for _, left := range r.Left {
+			st.Rebuilt.Left = append(st.Rebuilt.Left, fault.From(left).Error())
+		}
 	}
 	if p := d.subnet.now(); p.IsValid() {
 		st.Subnet = p.String()

@@ -26,7 +26,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	eg.SetLimit(16)
 	for _, v := range all {
 		eg.Go(func() error {
-			if err := m.recoverVM(ctx, v); err != nil {
+			if err := errors.Join(m.holdAgain(ctx, v), m.recoverVM(ctx, v)); err != nil {
 				m.log.Error("recover VM", "vm", v.Name, "id", v.ID, "state", v.State, "error", err)
 			}
 			return nil
@@ -35,6 +35,24 @@ func (m *Manager) Recover(ctx context.Context) error {
 	err = eg.Wait()
 	m.watch.run(m.sweep)
 	return err
+}
+
+// holdAgain gives a VM its records back that a rebuilt database has none of: without them nothing that it holds
+// would ever be taken down.
+func (m *Manager) holdAgain(ctx context.Context, v vm.VM) error {
+	records, err := m.store.Records(ctx, v.ID)
+	if err != nil || len(records) > 0 {
+		return err
+	}
+	img, err := m.imageOf(v)
+	if err != nil {
+		m.log.Warn("the image of a VM cannot be read", "vm", v.Name, "id", v.ID, "image", v.Image.Name, "error", err)
+	}
+	records = m.plan(v, img).Records
+	if v.State == vm.Stopped || v.State == vm.Crashed {
+		records = lasting(records)
+	}
+	return m.store.Commit(ctx, vm.Change{VM: v, Hold: records})
 }
 
 func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {

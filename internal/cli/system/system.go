@@ -72,7 +72,23 @@ func status(a *app.App, s api.Status) {
 		term.Text("state"), term.Text(s.StateDir),
 		term.Text("runtime"), term.Text(s.RuntimeDir),
 		term.Text("log"), term.Text(s.Log),
+		term.Text("database"), rebuilt(p, s.Rebuilt),
 	)
+}
+
+// rebuilt says what became of a database that was lost; empty when none was.
+func rebuilt(p term.Palette, r *api.Rebuilt) term.Cell {
+	if r == nil {
+		return term.Cell{}
+	}
+	text := fmt.Sprintf("made anew of what %d VMs say of themselves: %s", r.VMs, r.Why)
+	if len(r.SetAside) > 0 {
+		text += "; the old one is " + r.SetAside[0]
+	}
+	if len(r.Left) > 0 {
+		text += "; not taken in: " + strings.Join(r.Left, "; ")
+	}
+	return term.Cell{Text: text, Style: p.Red}
 }
 
 func vmCounts(counts map[string]int) string {
