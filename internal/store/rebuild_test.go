@@ -49,7 +49,7 @@ func TestRebuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close()
+			t.Cleanup(func() { _ = s.Close() })
 			if r == nil || r.VMs != 3 || len(r.Left) != 2 || r.Why == "" {
 				t.Fatalf("%+v", r)
 			}
