@@ -31,6 +31,9 @@ func (m *Manager) SetClocks(ctx context.Context) {
 	var eg errgroup.Group
 	eg.SetLimit(clocksAside)
 	for id, l := range all {
+		if l.isPaused() { // it is told when it goes on
+			continue
+		}
 		select {
 		case <-l.ready:
 			eg.Go(func() error { m.setClock(ctx, id, l); return nil })

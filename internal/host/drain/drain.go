@@ -22,6 +22,7 @@ const (
 	pipeSize = 1 << 20 // what the kernel holds while nobody reads; also its default limit
 	maxLog   = 1 << 20 // of each of the two generations of a log
 	maxLine  = 1 << 10 // of a line as it is handed on
+	readSize = 4 << 10 // there are two drains a VM, which wait all day with it on their stacks
 )
 
 // Drain empties one FIFO.
@@ -90,7 +91,7 @@ func setPipeSize(f *os.File) error {
 // run reads until Close sets a deadline, and then what is still in the pipe.
 func (d *Drain) run() {
 	defer close(d.done)
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, readSize)
 	for {
 		n, err := d.fifo.Read(buf)
 		d.take(buf[:n])

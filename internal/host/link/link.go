@@ -271,6 +271,9 @@ func explain(op, subject string, err error) error {
 	case errors.Is(err, errNoTUN):
 		e.Code = fault.Requirement
 		return e.WithHint("load the module: `sudo modprobe tun`; in a container, pass the device in")
+	case errors.Is(err, unix.EXFULL): // its BR_MAX_PORTS, less the one that is none
+		e.Code = fault.Exhausted
+		return e.WithHint("a bridge has 1,023 ports, one for each running VM: stop some")
 	case errors.Is(err, errForeign):
 		e.Code = fault.AlreadyExists
 		return e.WithHint("look at it with `ip -d link show %s`, and remove it if nothing needs it", subject)
