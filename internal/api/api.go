@@ -20,20 +20,20 @@ type VM struct {
 	Name    string            `json:"name"`
 	Owner   int               `json:"owner" doc:"uid of the user who made it"`
 	Labels  map[string]string `json:"labels,omitempty"`
-	Arch    string            `json:"arch"`
+	Arch    string            `json:"arch,omitempty"`
 	Image   vm.ImageRef       `json:"image"`
 	Spec    vm.Spec           `json:"spec"`
-	Desired vm.State          `json:"desired"`
+	Desired vm.State          `json:"desired,omitempty"`
 	State   vm.State          `json:"state"`
 	Reason  string            `json:"reason,omitempty" doc:"why it is in this state, when that needs saying"`
 	Address string            `json:"address" doc:"IPv4 address on the instance's bridge"`
-	MAC     string            `json:"mac"`
-	HostKey string            `json:"host_key" doc:"public SSH host key, authorized_keys form"`
+	MAC     string            `json:"mac,omitempty"`
+	HostKey string            `json:"host_key,omitempty" doc:"public SSH host key, authorized_keys form"`
 	Keys    []string          `json:"authorized_keys,omitempty"`
 	PID     int               `json:"pid,omitempty" doc:"of the hypervisor, while it runs"`
-	Dir     string            `json:"dir" doc:"on the daemon's host"`
-	Logs    Logs              `json:"logs"`
-	Created time.Time         `json:"created"`
+	Dir     string            `json:"dir,omitempty" doc:"on the daemon's host"`
+	Logs    Logs              `json:"logs,omitzero"`
+	Created time.Time         `json:"created,omitzero"`
 	Started time.Time         `json:"started,omitzero"`
 
 	Timezone string `json:"timezone,omitempty" doc:"IANA name that it was made with"`
@@ -142,6 +142,7 @@ type Status struct {
 	RSS         int64          `json:"rss" doc:"bytes resident"`
 	Commits     int64          `json:"commits" doc:"durable commits since start"`
 	Children    int64          `json:"children" doc:"child processes since start"`
+	Goroutines  int            `json:"goroutines"`
 	Rebuilt     *Rebuilt       `json:"rebuilt,omitempty" doc:"when this daemon had to make its database anew"`
 }
 

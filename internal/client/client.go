@@ -44,6 +44,9 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", c.socket)
 }
 
+// CloseIdle closes the connections that wait for a next request.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 64 << 20
 
@@ -164,6 +167,12 @@ func (c *Client) Upgrade(ctx context.Context) (api.Upgrade, error) {
 // VMs lists the caller's VMs by name.
 func (c *Client) VMs(ctx context.Context) ([]api.VM, error) {
 	return call[[]api.VM](ctx, c, http.MethodGet, "/v1/vms", nil)
+}
+
+// BriefVMs lists them with what a table shows and no more, which costs less where there are many. A daemon
+// that does not know the difference sends all.
+func (c *Client) BriefVMs(ctx context.Context) ([]api.VM, error) {
+	return call[[]api.VM](ctx, c, http.MethodGet, "/v1/vms?brief=true", nil)
 }
 
 // VM returns one VM by name, id or id prefix, as all selectors below.

@@ -43,6 +43,9 @@ func TestEveryRoute(t *testing.T) {
 	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
+	short := shown
+	short.Arch, short.Desired, short.MAC, short.HostKey, short.Keys, short.PID, short.Dir = "", "", "", "", nil, 0, ""
+	short.Logs, short.Created, short.Timezone, short.Locale = api.Logs{}, time.Time{}, "", ""
 	brief := manifest()
 	brief.Packages = nil
 	spec := machine().Spec
@@ -58,6 +61,7 @@ func TestEveryRoute(t *testing.T) {
 			})
 		}, `create dev debian:12 map[a:b] {VCPU:2 Memory:1073741824 RootDisk:2147483648 WorkDisk:3221225472} ["k"] Europe/Rome C.UTF-8`, begun(lifecycle.KindCreate, "dev")},
 		{func() (any, error) { return c.VMs(ctx) }, "list", []api.VM{shown}},
+		{func() (any, error) { return c.BriefVMs(ctx) }, "list", []api.VM{short}},
 		{func() (any, error) { return c.VM(ctx, "dev") }, `find "dev"`, shown},
 		{func() (any, error) { return c.StartVM(ctx, "dev") }, `start "dev"`, begun(lifecycle.KindStart, "dev")},
 		{func() (any, error) { return c.StopVM(ctx, "dev", api.StopVM{}) }, `stop "dev" 0s`, begun(lifecycle.KindStop, "dev")},

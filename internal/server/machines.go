@@ -21,6 +21,9 @@ type (
 		VM string `path:"vm" doc:"name, id or unique prefix of an id"`
 	}
 	// huma does not look into embedded structs that are not exported.
+	listInput struct {
+		Brief bool `query:"brief" doc:"only what a table of many shows: id, name, owner, labels, image, spec, state, reason, address, started"`
+	}
 	stopInput struct {
 		VM   string `path:"vm" doc:"name, id or unique prefix of an id"`
 		Body *api.StopVM
@@ -48,11 +51,15 @@ func (s *server) machines(a huma.API) {
 			}))
 		})
 	huma.Register(a, verb("list-vms", http.MethodGet, "/v1/vms", "List your VMs by name", http.StatusOK),
-		func(ctx context.Context, _ *struct{}) (*answer[[]api.VM], error) {
+		func(ctx context.Context, in *listInput) (*answer[[]api.VM], error) {
 			all, err := s.Verbs.List(ctx, callerOf(ctx))
 			out := make([]api.VM, 0, len(all))
 			for _, v := range all {
-				out = append(out, s.show(v))
+				shown := s.show(v)
+				if in.Brief {
+					shown = brief(shown)
+				}
+				out = append(out, shown)
 			}
 			return &answer[[]api.VM]{out}, outcome(err)
 		})
@@ -92,6 +99,14 @@ func (s *server) machines(a huma.API) {
 
 func began(o op.Operation, err error) (*answer[op.Operation], error) {
 	return &answer[op.Operation]{o}, outcome(err)
+}
+
+// brief keeps what a table of many VMs shows.
+func brief(v api.VM) api.VM {
+	return api.VM{
+		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Image: v.Image, Spec: v.Spec,
+		State: v.State, Reason: v.Reason, Address: v.Address, Started: v.Started,
+	}
 }
 
 // show is a VM without its secrets.

@@ -130,7 +130,7 @@ func (a *App) Complete(most int, words Completion) cobra.CompletionFunc {
 
 // VMs are the words that name VMs.
 func VMs(ctx context.Context, c *client.Client) ([]string, error) {
-	vms, err := c.VMs(ctx)
+	vms, err := c.BriefVMs(ctx)
 	words := make([]string, len(vms))
 	for i, v := range vms {
 		words[i] = v.Name + "\t" + string(v.State)

@@ -50,6 +50,7 @@ func columns(w io.Writer, rows [][]Cell, gap string) {
 			widths[i] = max(widths[i], displaywidth.String(Escape(c.Text)))
 		}
 	}
+	var all strings.Builder // written at once: a table may have a thousand rows
 	for _, row := range rows {
 		var b strings.Builder
 		for i, c := range row {
@@ -63,6 +64,7 @@ func columns(w io.Writer, rows [][]Cell, gap string) {
 				b.WriteString(pad)
 			}
 		}
-		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+		all.WriteString(strings.TrimRight(b.String(), " ") + "\n")
 	}
+	fmt.Fprint(w, all.String())
 }

@@ -44,7 +44,11 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 	if err != nil {
 		return err
 	}
-	vms, err := c.VMs(ctx)
+	get := c.BriefVMs
+	if a.Output == app.JSON {
+		get = c.VMs
+	}
+	vms, err := get(ctx)
 	if err != nil {
 		return err
 	}
