@@ -60,6 +60,10 @@ verify: build ## A short smoke test of the installed system
 bench-create: setup build ## Create-to-ready over a bare Firecracker boot; ARGS="--json --runs N"
 	@bin/banger-lab bench-create $(ARGS)
 
+.PHONY: bench-lifecycle
+bench-lifecycle: setup build ## What the daemon costs as its VMs become a thousand; ARGS="--json --vms N"
+	@bin/banger-lab bench-lifecycle $(ARGS)
+
 .PHONY: generate
 generate: ## Write what is derived from the code: docs/openapi.json, fixtures of a new schema and release
 	BANGER_GENERATE=1 go test -count=1 -run 'TestOpenAPI|TestEverySchemaIsUpgraded|TestEveryReleasesVMIsReadable' ./internal/server ./internal/store

@@ -86,7 +86,7 @@ func Summarize(m Measured, maxRatio float64) Report {
 	r.Stages = shares(m.Rounds, r.Ready.Median)
 	const mib = 1 << 20
 	w := m.Weight
-	r.Limits = []Limit{
+	r.Limits, r.OK = judge([]Limit{
 		{Name: "create over bare boot", Value: r.Ratio, Max: maxRatio},
 		{Name: "durable commits before the guest starts", Value: float64(before), Max: maxCommits},
 		{Name: "idle daemon, resident", Value: float64(w.Daemon) / mib, Max: maxDaemon, Unit: "MiB"},
@@ -94,14 +94,18 @@ func Summarize(m Measured, maxRatio float64) Report {
 		{Name: "agent binary", Value: float64(w.AgentBinary) / mib, Max: maxBinary, Unit: "MiB"},
 		{Name: "initrd", Value: float64(w.Initrd) / mib, Max: maxInitrd, Unit: "MiB"},
 		{Name: "vm list, CPU on the plain machine", Value: spread(w.List).Median, Max: maxList, Unit: "ms"},
-	}
-	r.OK = true
-	for i := range r.Limits {
-		l := &r.Limits[i]
-		l.OK = l.Value <= l.Max
-		r.OK = r.OK && l.OK
-	}
+	})
 	return r
+}
+
+// judge says of each limit whether it is kept, and whether all are.
+func judge(limits []Limit) (judged []Limit, ok bool) {
+	ok = true
+	for i := range limits {
+		limits[i].OK = limits[i].Value <= limits[i].Max
+		ok = ok && limits[i].OK
+	}
+	return limits, ok
 }
 
 // shares lists the stages in the order of the first create.
@@ -181,15 +185,19 @@ func (r Report) Text(w io.Writer) error {
 		fmt.Fprintf(t, "%.0f ms\t%.1f %%\t%s\t%s\n", s.Median, s.Percent, bare, left(s.Stage))
 	}
 	fmt.Fprintf(t, "\ndurable commits of a create: %d\nchild processes of a create: %d\nmedian of the rounds' ratios: %.3f\n\n", r.Commits, r.Children, r.PairRatio)
-	fmt.Fprint(t, "measured\tat most\t\n")
-	for _, l := range r.Limits {
+	tellLimits(t, r.Limits)
+	return t.Flush()
+}
+
+func tellLimits(w io.Writer, limits []Limit) {
+	fmt.Fprint(w, "measured\tat most\t\n")
+	for _, l := range limits {
 		verdict := ""
 		if !l.OK {
 			verdict = ": TOO MUCH"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", amount(l.Value, l.Unit), amount(l.Max, l.Unit), left(l.Name+verdict))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", amount(l.Value, l.Unit), amount(l.Max, l.Unit), left(l.Name+verdict))
 	}
-	return t.Flush()
 }
 
 // left keeps a table's last column, which is not aligned to the right, away from the one before it.
