@@ -71,7 +71,7 @@ func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o 
 		vms[i] = t.vm
 	}
 	if o.dryRun {
-		return showDeletion(a, vms)
+		return showDeletion(a, "delete", vms)
 	}
 	question := "Delete %s?"
 	if o.now {
@@ -93,13 +93,13 @@ func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o 
 	return err
 }
 
-func showDeletion(a *app.App, vms []api.VM) error {
+func showDeletion(a *app.App, verb string, vms []api.VM) error {
 	if a.JSON() {
 		term.JSON(a.IO.Out, vms)
 		return nil
 	}
 	for _, v := range vms {
-		fmt.Fprintf(a.IO.Out, "would delete %s (%s, %s): root disk of %s, work disk of %s, in %s\n", term.Escape(v.Name), v.ID, v.State,
+		fmt.Fprintf(a.IO.Out, "would %s %s (%s, %s): root disk of %s, work disk of %s, in %s\n", verb, term.Escape(v.Name), v.ID, v.State,
 			nouns.FormatSize(v.Spec.RootDisk), nouns.FormatSize(v.Spec.WorkDisk), term.Escape(v.Dir))
 	}
 	return nil

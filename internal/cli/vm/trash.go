@@ -152,7 +152,7 @@ func emptyTrash(ctx context.Context, a *app.App, names []string, o emptyOptions)
 		vms[i] = t.vm
 	}
 	if o.dryRun {
-		return showDeletion(a, vms)
+		return showDeletion(a, "destroy", vms)
 	}
 	if err := agree(ctx, a, "Destroy %s and everything on the disks?", vms, len(names) == 0, o.yes); err != nil {
 		return err
