@@ -148,7 +148,8 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 		_, err := image.Select(nil, r.Image)
 		return op.Operation{}, err
 	}
-	if _, err := f.find(r.Name); err == nil {
+	// Not find: a name such as "b" may be the prefix of another VM's id.
+	if slices.ContainsFunc(f.vms, func(v api.VM) bool { return v.Name == r.Name }) {
 		return op.Operation{}, fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", r.Name).WithHint("choose another")
 	}
 	v := api.VM{
