@@ -146,3 +146,22 @@ func TestAnAgentThatIsRestartingIsAskedAgain(t *testing.T) {
 	}
 	w.holds(stoppedText("dev")...)
 }
+
+// TestWhatRunsIsNotTakenForFailed holds that a create whose end is committed has ended well, whether or not the
+// VM's description could be written once more.
+func TestWhatRunsIsNotTakenForFailed(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	effects := w.host.Effects()
+	last := len(effects)
+
+	w = newWorld(t)
+	w.host.FailAt(last)
+	w.must(w.create("dev"))
+	if all := w.host.Effects(); len(all) != last || all[last-1] != "write vm.json" {
+		t.Errorf("what failed is the last of %q", all)
+	}
+	if v := w.find("dev"); v.State != vm.Running {
+		t.Errorf("dev is %s", v.State)
+	}
+}

@@ -212,14 +212,14 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 	}
 	err := m.dirs.Write(c.VM)
 	switch c.VM.State {
-	case vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting, vm.Paused:
-		// What goes down or is paused needs no description to get there. A full disk or a lost directory must not hold
-		// a VM for ever.
+	case vm.Running, vm.Stopping, vm.Stopped, vm.Crashed, vm.Deleting, vm.Paused:
+		// What runs, goes down or is paused needs no description to be so: its change is committed. A full disk or a
+		// lost directory must not hold a VM for ever, nor turn an operation that has ended well into a failed one.
 		if err != nil {
 			m.log.Error("describe VM", "vm", c.VM.Name, "id", c.VM.ID, "error", err)
 		}
 		return nil
-	case vm.Creating, vm.Starting, vm.Running, vm.Restoring:
+	case vm.Creating, vm.Starting, vm.Restoring:
 	}
 	return err
 }
