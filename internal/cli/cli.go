@@ -65,8 +65,11 @@ A VM keeps its disks until you delete it. Names, ids and unique prefixes of ids 
 	f := root.PersistentFlags()
 	f.StringVar(&a.Socket, "socket", "", "the daemon's socket, a `PATH` (default: from the configuration)")
 	f.VarP(&a.Output, "output", "o", "how to print results; name is for lists")
+	f.Var(&a.Format, "format", "print results by a template of Go's, such as '{{.name}} {{.state}}'; fields as -o json has them")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions( // fails only for a flag that is not there
 		[]string{string(app.Table), string(app.JSON), string(app.Names)}, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("format", cobra.FixedCompletions( // the same
+		[]string{"{{.name}}", "{{json .}}"}, cobra.ShellCompDirectiveNoFileComp))
 	return root
 }
 

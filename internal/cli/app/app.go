@@ -9,6 +9,7 @@ import (
 
 	"banger/internal/buildinfo"
 	"banger/internal/cli/exit"
+	"banger/internal/cli/format"
 	"banger/internal/cli/term"
 	"banger/internal/client"
 	"banger/internal/config"
@@ -22,21 +23,19 @@ type App struct {
 	Build buildinfo.Info
 	Root  bool // may start a daemon
 
-	Socket string // --socket; "" leaves it to the configuration
-	Output Output // --output
+	Socket string          // --socket; "" leaves it to the configuration
+	Output Output          // --output
+	Format format.Template // --format
 
 	config *config.Client // once it has been read
 }
-
-// JSON reports whether results and errors are wanted as JSON.
-func (a *App) JSON() bool { return a.Output == JSON }
 
 // Report prints an error as the user asked for it.
 func (a *App) Report(err error) {
 	if _, silent := errors.AsType[exit.Status](err); silent || err == nil {
 		return
 	}
-	if a.JSON() {
+	if a.Output == JSON {
 		term.ErrorJSON(a.IO.Err, err)
 		return
 	}
@@ -45,7 +44,7 @@ func (a *App) Report(err error) {
 
 // Hint prints a line about what to do next, unless only data is wanted.
 func (a *App) Hint(format string, args ...any) {
-	if !a.JSON() {
+	if !a.Data() {
 		fmt.Fprintln(a.IO.Err, a.IO.ErrPalette().Dim(term.Escape(fmt.Sprintf(format, args...))))
 	}
 }
@@ -84,7 +83,7 @@ func (a *App) ended(ctx context.Context, id op.ID, final op.Operation, err error
 
 // Warn prints what an operation warns of, unless only data is wanted: then it is in that.
 func (a *App) Warn(o op.Operation) {
-	if a.JSON() {
+	if a.Data() {
 		return
 	}
 	for _, w := range o.Warnings {

@@ -97,11 +97,25 @@ func FlagError(cmd *cobra.Command, err error) error {
 // ListsNames marks, as a command's annotations, that it can print `-o name`.
 func ListsNames() map[string]string { return map[string]string{"output": string(Names)} }
 
-// CheckOutput refuses -o name where there is no list.
+// Raw marks, as a command's annotations, that it prints no result which a template could print.
+func Raw() map[string]string { return map[string]string{"output": "raw"} }
+
+// CheckOutput refuses -o name where there is no list, and --format where there is nothing to format.
 func (a *App) CheckOutput(cmd *cobra.Command) error {
-	if a.Output == Names && cmd.Annotations["output"] != string(Names) {
-		return fault.New(fault.Invalid, "only lists can be printed as names").WithOp(cmd.CommandPath(), "").WithHint("use -o table or -o json")
+	bad := func(msg, hint string) error {
+		return fault.New(fault.Invalid, "%s", msg).WithOp(cmd.CommandPath(), "").WithHint("%s", hint)
 	}
+	switch {
+	case a.Output == Names && cmd.Annotations["output"] != string(Names):
+		return bad("only lists can be printed as names", "use -o table or -o json")
+	case !a.Format.Given():
+		return nil
+	case cmd.Flags().Changed("output"):
+		return bad("--output and --format do not go together", "leave one of them out")
+	case cmd.Annotations["output"] == "raw":
+		return bad("it prints nothing that a template could", "leave --format out")
+	}
+	a.Output = Formatted
 	return nil
 }
 

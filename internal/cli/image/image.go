@@ -60,11 +60,10 @@ type made struct {
 
 func finish(ctx context.Context, a *app.App, c *client.Client, begun op.Operation, noWait bool) error {
 	if noWait {
-		if a.JSON() {
-			term.JSON(a.IO.Out, begun)
-		} else {
-			fmt.Fprintln(a.IO.Out, begun.ID)
+		if a.Data() {
+			return a.Print(begun)
 		}
+		fmt.Fprintln(a.IO.Out, begun.ID)
 		return nil
 	}
 	final, err := a.Follow(ctx, c, begun)
@@ -75,9 +74,8 @@ func finish(ctx context.Context, a *app.App, c *client.Client, begun op.Operatio
 	if err != nil {
 		return err
 	}
-	if a.JSON() {
-		term.JSON(a.IO.Out, made{m, final})
-		return nil
+	if a.Data() {
+		return a.Print(made{m, final})
 	}
 	fmt.Fprintf(a.IO.Out, "%s is ready: %s, kernel %s, %s on disk (%s)\n", a.IO.OutPalette().Bold(term.Escape(m.Name)),
 		term.Escape(m.OS), term.Escape(m.Kernel.Version), vm.FormatSize(m.Root.Allocated), term.Duration(final.Ended.Sub(final.Created)))
@@ -101,8 +99,8 @@ func newList(a *app.App) *cobra.Command {
 				return err
 			}
 			switch a.Output {
-			case app.JSON:
-				term.JSON(a.IO.Out, images)
+			case app.JSON, app.Formatted:
+				return a.Print(images)
 			case app.Names:
 				for _, m := range images {
 					fmt.Fprintln(a.IO.Out, term.Escape(m.Name))
@@ -149,9 +147,8 @@ func newShow(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, m)
-				return nil
+			if a.Data() {
+				return a.Print(m)
 			}
 			show(a, m)
 			return nil
@@ -220,12 +217,14 @@ func newDelete(a *app.App) *cobra.Command {
 					}
 					continue
 				}
-				if !a.JSON() {
+				if !a.Data() {
 					fmt.Fprintf(a.IO.Out, "%s is deleted\n", a.IO.OutPalette().Bold(term.Escape(name)))
 				}
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, outcomes)
+			if a.Data() {
+				if err := a.Print(outcomes); err != nil {
+					return err
+				}
 			}
 			return first
 		},

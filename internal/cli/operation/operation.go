@@ -37,8 +37,8 @@ func newList(a *app.App) *cobra.Command {
 				return err
 			}
 			switch a.Output {
-			case app.JSON:
-				term.JSON(a.IO.Out, ops)
+			case app.JSON, app.Formatted:
+				return a.Print(ops)
 			case app.Names:
 				for _, o := range ops {
 					fmt.Fprintln(a.IO.Out, o.ID)
@@ -120,9 +120,8 @@ func newShow(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, o)
-				return nil
+			if a.Data() {
+				return a.Print(o)
 			}
 			show(a, o)
 			return nil
@@ -198,9 +197,8 @@ func newFollow(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, final)
-				return nil
+			if a.Data() {
+				return a.Print(final)
 			}
 			fmt.Fprintf(a.IO.Out, "%s %s: %s (%s)\n", term.Escape(final.Kind), term.Escape(final.Name), final.State, took(final, final.Ended))
 			return nil
@@ -225,9 +223,8 @@ func newCancel(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, o)
-				return nil
+			if a.Data() {
+				return a.Print(o)
 			}
 			fmt.Fprintf(a.IO.Out, "%s is being called off\n", o.ID)
 			return nil

@@ -35,10 +35,10 @@ devices. Each finding that is not ok comes with what to do. Fails if any check f
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, checks)
-			} else {
+			if !a.Data() {
 				report(a, checks)
+			} else if err := a.Print(checks); err != nil {
+				return err
 			}
 			return doctor.Verdict(checks)
 		},

@@ -47,8 +47,8 @@ Each event has an id. With -o json each is one line; resume with the last "id" y
 					silent = false
 					a.Hint("the daemon is back")
 				}
-				if a.JSON() {
-					return term.JSONLine(a.IO.Out, e)
+				if a.Data() {
+					return a.PrintLine(e)
 				}
 				_, err := fmt.Fprintln(a.IO.Out, eventLine(e, a.IO.OutPalette()))
 				return err

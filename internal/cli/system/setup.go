@@ -74,13 +74,12 @@ func runSetup(ctx context.Context, a *app.App, o setupOptions) error {
 				return fault.From(err).InOp("set up this host", step.Do)
 			}
 		}
-		if !a.JSON() {
+		if !a.Data() {
 			fmt.Fprintln(a.IO.Out, term.Escape(step.Do))
 		}
 	}
-	if a.JSON() {
-		term.JSON(a.IO.Out, steps)
-		return nil
+	if a.Data() {
+		return a.Print(steps)
 	}
 	conclude(a, s, o, changed)
 	return nil

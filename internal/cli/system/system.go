@@ -38,11 +38,10 @@ func newStatus(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, s)
-			} else {
-				status(a, s)
+			if a.Data() {
+				return a.Print(s)
 			}
+			status(a, s)
 			return nil
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -125,9 +124,8 @@ func newVersion(a *app.App) *cobra.Command {
 			if build, err := c.Version(cmd.Context()); err == nil {
 				v.Daemon, daemon = &build, build.String()
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, v)
-				return nil
+			if a.Data() {
+				return a.Print(v)
 			}
 			term.Fields(a.IO.Out, a.IO.OutPalette(),
 				term.Text("banger"), term.Text(v.Client.String()),

@@ -32,17 +32,13 @@ func Error(w io.Writer, p Palette, err error) {
 
 // ErrorJSON prints a failure as one line of JSON: {"error": {"code": …}}.
 func ErrorJSON(w io.Writer, err error) {
-	printJSON(w, map[string]*fault.Error{"error": fault.From(err)}, "")
-}
-
-// JSON prints v indented.
-func JSON(w io.Writer, v any) { printJSON(w, v, "  ") }
-
-func printJSON(w io.Writer, v any, indent string) {
-	if err := writeJSON(w, v, indent); err != nil {
+	if err := writeJSON(w, map[string]*fault.Error{"error": fault.From(err)}, ""); err != nil {
 		Error(w, Palette{}, err)
 	}
 }
+
+// JSON prints v indented.
+func JSON(w io.Writer, v any) error { return writeJSON(w, v, "  ") }
 
 // JSONLine prints v on one line, for a stream of them: it ends where nobody reads on.
 func JSONLine(w io.Writer, v any) error { return writeJSON(w, v, "") }

@@ -118,7 +118,9 @@ hint: read the console
 
 func TestJSONIsSafeOnATerminal(t *testing.T) {
 	var b bytes.Buffer
-	term.JSON(&b, map[string]string{"k": "\x1b\u009b\u202e\U000e0001<é>"})
+	if err := term.JSON(&b, map[string]string{"k": "\x1b\u009b\u202e\U000e0001<é>"}); err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff("{\n  \"k\": \"\\u001b\\u009b\\u202e\\udb40\\udc01<é>\"\n}\n", b.String()); diff != "" {
 		t.Error(diff)
 	}

@@ -111,12 +111,11 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		return err
 	}
 	if o.noWait {
-		if a.JSON() {
-			term.JSON(a.IO.Out, begun)
-		} else {
-			a.Warn(begun)
-			fmt.Fprintln(a.IO.Out, begun.ID)
+		if a.Data() {
+			return a.Print(begun)
 		}
+		a.Warn(begun)
+		fmt.Fprintln(a.IO.Out, begun.ID)
 		return nil
 	}
 	final, err := a.Follow(ctx, c, begun)
@@ -127,9 +126,8 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	if a.JSON() {
-		term.JSON(a.IO.Out, created{v, final})
-		return nil
+	if a.Data() {
+		return a.Print(created{v, final})
 	}
 	p := a.IO.OutPalette()
 	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))

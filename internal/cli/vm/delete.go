@@ -94,9 +94,8 @@ func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o 
 }
 
 func showDeletion(a *app.App, verb string, vms []api.VM) error {
-	if a.JSON() {
-		term.JSON(a.IO.Out, vms)
-		return nil
+	if a.Data() {
+		return a.Print(vms)
 	}
 	for _, v := range vms {
 		fmt.Fprintf(a.IO.Out, "would %s %s (%s, %s): root disk of %s, work disk of %s, in %s\n", verb, term.Escape(v.Name), v.ID, v.State,

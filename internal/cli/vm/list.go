@@ -45,7 +45,7 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 		return err
 	}
 	get := c.BriefVMs
-	if a.Output == app.JSON {
+	if a.Data() {
 		get = c.VMs
 	}
 	vms, err := get(ctx)
@@ -54,8 +54,8 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 	}
 	vms = slices.DeleteFunc(vms, func(v api.VM) bool { return !chosen.Matches(v.Labels) })
 	switch a.Output {
-	case app.JSON:
-		term.JSON(a.IO.Out, vms)
+	case app.JSON, app.Formatted:
+		return a.Print(vms)
 	case app.Names:
 		for _, v := range vms {
 			fmt.Fprintln(a.IO.Out, term.Escape(v.Name))

@@ -28,7 +28,8 @@ pipe the bytes are as they came.`,
 		Example: `  banger vm logs dev
   banger vm logs dev -f
   banger vm logs dev --source firecracker -n 50`,
-		Args: app.Args(1, 1),
+		Args:        app.Args(1, 1),
+		Annotations: app.Raw(),
 		RunE: run(func(ctx context.Context, args []string) error {
 			if !slices.Contains(sources, q.Source) {
 				return fault.New(fault.Invalid, "there is no such log").WithOp("read --source", q.Source).WithHint("use %s", strings.Join(sources, ", "))
@@ -75,9 +76,8 @@ func newPing(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, pong)
-				return nil
+			if a.Data() {
+				return a.Print(pong)
 			}
 			fmt.Fprintf(a.IO.Out, "%s answers in %s: %s, Linux %s, up %s, agent %s\n", term.Escape(args[0]), pong.RoundTrip.Round(10*time.Microsecond),
 				term.Escape(pong.OS), term.Escape(pong.Kernel), term.Duration(pong.Uptime), term.Escape(pong.Agent))

@@ -253,7 +253,7 @@ func report(ctx context.Context, a *app.App, v verb, outcomes []outcome, errs []
 		interrupted := ctx.Err() != nil
 		switch {
 		case errs[i] == nil && (o.Operation != nil || o.State != ""):
-			if !a.JSON() {
+			if !a.Data() {
 				say(a, v, *o, noWait)
 			}
 		case interrupted && o.Operation != nil && !o.Operation.State.Ended():
@@ -264,8 +264,10 @@ func report(ctx context.Context, a *app.App, v verb, outcomes []outcome, errs []
 			a.Report(errs[i])
 		}
 	}
-	if a.JSON() {
-		term.JSON(a.IO.Out, outcomes)
+	if a.Data() {
+		if err := a.Print(outcomes); err != nil {
+			return err
+		}
 	}
 	if ctx.Err() == nil {
 		return exit.Common(errs)
@@ -307,9 +309,8 @@ func showPlan(a *app.App, targets []target, v verb) error {
 		}
 		would = append(would, t.vm)
 	}
-	if a.JSON() {
-		term.JSON(a.IO.Out, would)
-		return nil
+	if a.Data() {
+		return a.Print(would)
 	}
 	for _, m := range would {
 		fmt.Fprintf(a.IO.Out, "would %s %s (%s, %s)\n", v.name, term.Escape(m.Name), m.ID, m.State)

@@ -28,11 +28,10 @@ func newShow(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.JSON() {
-				term.JSON(a.IO.Out, v)
-			} else {
-				show(a, v)
+			if a.Data() {
+				return a.Print(v)
 			}
+			show(a, v)
 			return nil
 		}),
 		ValidArgsFunction: a.Complete(1, app.VMs),

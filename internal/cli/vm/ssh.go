@@ -42,7 +42,8 @@ Your ssh_config is not read; what you need of it can be given with --ssh-option.
   banger vm ssh dev -- 'cd repo && make test'
   banger vm ssh -t dev -- htop
   banger vm ssh --ssh-option ForwardAgent=yes dev`,
-		Args: sshArgs,
+		Args:        sshArgs,
+		Annotations: app.Raw(),
 		RunE: run(func(ctx context.Context, args []string) error {
 			return sshInto(ctx, a, args[0], args[1:], o)
 		}),

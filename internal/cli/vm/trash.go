@@ -38,17 +38,16 @@ func newTrashList(a *app.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			listTrash(a, all)
-			return nil
+			return listTrash(a, all)
 		}),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 }
 
-func listTrash(a *app.App, all []api.Trashed) {
+func listTrash(a *app.App, all []api.Trashed) error {
 	switch a.Output {
-	case app.JSON:
-		term.JSON(a.IO.Out, all)
+	case app.JSON, app.Formatted:
+		return a.Print(all)
 	case app.Names:
 		for _, v := range all {
 			fmt.Fprintln(a.IO.Out, term.Escape(v.Name))
@@ -56,7 +55,7 @@ func listTrash(a *app.App, all []api.Trashed) {
 	case app.Table:
 		if len(all) == 0 {
 			a.Hint("the trash is empty")
-			return
+			return nil
 		}
 		now := time.Now()
 		rows := make([][]term.Cell, len(all))
@@ -68,6 +67,7 @@ func listTrash(a *app.App, all []api.Trashed) {
 		}
 		term.Table(a.IO.Out, a.IO.OutPalette(), []string{"NAME", "ID", "IMAGE", "DELETED", "DESTROYED"}, rows)
 	}
+	return nil
 }
 
 // trashNames are the words that name VMs in the trash.
