@@ -234,14 +234,22 @@ func BrokenGuest(work string) (log string) {
 	}
 	defer tree.Close()
 	_ = eachLog(tree, func(name string, content []byte) error { // what cannot be read is no excuse
+		broken := silent(name, content)
 		for _, trace := range emulatorFaults() {
-			if bytes.Contains(content, trace) {
-				log = name
-			}
+			broken = broken || bytes.Contains(content, trace)
+		}
+		if broken {
+			log = name
 		}
 		return nil
 	})
 	return log
+}
+
+// silent reports whether a log is the console of a guest that was given up, and is empty. The agent, once it runs,
+// says there what keeps it from going on, before the daemon gives up; and a kernel that fails says why.
+func silent(name string, content []byte) bool {
+	return path.Base(name) == "console.log" && strings.Contains(name, "/failed/") && len(content) == 0
 }
 
 // furnish gives a script a home of its own, where the CLI and its daemon keep everything.

@@ -200,13 +200,18 @@ func TestBrokenGuest(t *testing.T) {
 	s, out := suite(t, map[string]string{
 		"vm/once":   says + "exec sh -c 'test -e HOST.seen || { touch HOST.seen; exit 1; }'\n",
 		"vm/always": says + "exec false\n",
+		"vm/silent": "exec sh -c 'mkdir -p $BANGER_STATE_DIR/failed/op-1 && : > $BANGER_STATE_DIR/failed/op-1/console.log'\nexec sh -c 'test -e HOST.heard || { touch HOST.heard; exit 1; }'\n",
+		"vm/sound":  "exec sh -c 'mkdir -p $BANGER_STATE_DIR/vms/a && : > $BANGER_STATE_DIR/vms/a/console.log'\nexec false\n",
 	})
 	got, err := s.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Result{Passed: 1, Failed: 1}); got != want {
+	if want := (Result{Passed: 2, Failed: 2}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if n := strings.Count(out.String(), "run  vm/sound"); n != 1 {
+		t.Errorf("a quiet guest's script ran %d times, want 1", n)
 	}
 	if n := strings.Count(out.String(), "again vm/always: the emulator broke a guest's kernel, see script-always/state/vms/a/console.log\n"); n != attempts-1 {
 		t.Errorf("run again %d times:\n%s", n, out)
