@@ -57,7 +57,7 @@ func (h *Host) Start(_ context.Context, m vm.Machine, line func(string)) (vm.Pro
 		}
 	}
 	h.nextPID++
-	p := &process{id: m.ID, dir: m.Dir, gone: make(chan struct{}), line: line}
+	p := &process{id: m.ID, dir: m.Dir, gone: make(chan struct{}), described: make(chan struct{}), line: line}
 	h.procs[h.nextPID] = p
 	go h.boot(h.nextPID, p, h.Guest)
 	return vm.Process{PID: h.nextPID, StartTime: startTime, BootID: BootID}, nil
@@ -82,6 +82,11 @@ func (h *Host) boot(pid int, p *process, b Behaviour) {
 	g.config()
 	g.events(lifecycle.GuestEvent{Hello: &agentproto.Hello{Phase: agentproto.PhaseBoot}})
 	if b == FailsEarly {
+		select { // so that every run has the same effects
+		case <-p.described:
+		case <-p.gone:
+			return
+		}
 		g.events(lifecycle.GuestEvent{Failed: &agentproto.Failed{Stage: "disks", Msg: "no such disk"}})
 		h.exit(pid)
 		return

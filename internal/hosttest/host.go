@@ -44,8 +44,10 @@ type Host struct {
 	guests  map[string]*guest // by jail
 
 	effects []string
-	failAt  int // number of the effect that fails, from 1; 0 is never
-	crashAt int // number of the effect after which the daemon is dead
+	failAt  int    // number of the effect that fails, from 1; 0 is never
+	crashAt int    // number of the effect after which the daemon is dead
+	failOn  Effect // the effect that fails
+	crashOn Effect // the effect after which the daemon is dead
 	crashed bool
 
 	// Behaviour of guests that boot from now on.
@@ -61,15 +63,17 @@ const (
 	Silent     Behaviour = "silent"      // never says a word
 	Dies       Behaviour = "dies"        // its hypervisor ends before it is ready
 	Deaf       Behaviour = "deaf"        // does not answer requests once it is ready
-	FailsEarly Behaviour = "fails early" // says hello, then that its boot failed, and ends
+	FailsEarly Behaviour = "fails early" // says hello, then, once its vm.json is there, that its boot failed, and ends
 )
 
 type process struct {
-	id   vm.ID
-	dir  string
-	gone chan struct{}
-	cpu  time.Duration
-	line func(string)
+	id          vm.ID
+	dir         string
+	gone        chan struct{}
+	described   chan struct{} // closed when a vm.json names it
+	isDescribed bool
+	cpu         time.Duration
+	line        func(string)
 
 	behind time.Duration // its guest's clock
 	paused bool
@@ -89,21 +93,30 @@ func New() *Host {
 func (h *Host) FailAt(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.effects, h.failAt, h.crashAt = nil, n, 0
+	h.undisturbed()
+	h.failAt = n
 }
 
 // CrashAt lets the n-th effect from now happen and every later one fail with ErrCrashed.
 func (h *Host) CrashAt(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.effects, h.failAt, h.crashAt = nil, 0, n
+	h.undisturbed()
+	h.crashAt = n
 }
 
 // Revive is the daemon's restart: effects work again.
 func (h *Host) Revive() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.crashed, h.failAt, h.crashAt = false, 0, 0
+	effects := h.effects
+	h.undisturbed()
+	h.effects, h.crashed = effects, false
+}
+
+// undisturbed lets every effect from now on happen. h.mu is held.
+func (h *Host) undisturbed() {
+	h.effects, h.failAt, h.crashAt, h.failOn, h.crashOn = nil, 0, 0, Effect{}, Effect{}
 }
 
 // Effects lists the labels of all effects since the last FailAt or CrashAt.
@@ -119,11 +132,11 @@ func (h *Host) effect(label string) error {
 		return ErrCrashed
 	}
 	h.effects = append(h.effects, label)
-	n := len(h.effects)
-	if n == h.failAt {
+	n, this := len(h.effects), last(h.effects)
+	if n == h.failAt || this == h.failOn {
 		return fmt.Errorf("%s: %w", label, ErrInjected)
 	}
-	if n == h.crashAt {
+	if n == h.crashAt || this == h.crashOn {
 		h.crashed = true // this one still happens
 	}
 	return nil
@@ -290,6 +303,12 @@ func (h *Host) Write(v vm.VM) error {
 	files["vm.json"] = true
 	h.known[v.ID] = v
 	h.names[v.ID] = v.Name
+	if v.Process != nil && h.procs[v.Process.PID] != nil {
+		if p := h.procs[v.Process.PID]; !p.isDescribed {
+			p.isDescribed = true
+			close(p.described)
+		}
+	}
 	return nil
 }
 

@@ -4,13 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"banger/internal/fault"
 	"banger/internal/hosttest"
 	"banger/internal/lifecycle"
+	"banger/internal/op"
 	"banger/internal/vm"
 )
 
@@ -42,24 +50,64 @@ func verbs() []verb {
 	imports := func(w *world) error {
 		return w.end(w.m.ImportImage(alice, lifecycle.ImportRequest{Name: "mine", Tar: strings.NewReader("tar"), Interrupt: func() {}}, "debian:12"))
 	}
+	begins := func(w *world) error {
+		w.m.Close()
+		w.boot()
+		return w.m.Idle(w.t.Context())
+	}
+	// interrupted is a verb that the daemon's death cut short right after an effect.
+	interrupted := func(arrange func(*world), act func(*world) error, label string) func(*world) {
+		return func(w *world) {
+			arrange(w)
+			w.host.CrashOn(hosttest.Effect{Label: label, Nth: 1})
+			_ = act(w) // nobody hears of it
+			w.m.Close()
+			w.host.Revive()
+		}
+	}
+	creates := func(w *world) error { return w.create("dev") }
+	starts := func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }
+	stops := func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }
+	deletes := func(w *world) error {
+		return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true}))
+	}
+	restores := func(w *world) error { return w.end(w.m.Restore(w.t.Context(), alice, "dev", "")) }
+	// ill is a verb whose guest's boot fails, as it is bound to.
+	ill := func(act func(*world) error) func(*world) error {
+		return func(w *world) error {
+			w.host.Guest = hosttest.FailsEarly
+			err := act(w)
+			w.host.Guest = hosttest.Healthy
+			if fault.Is(err, fault.GuestFailed) {
+				return nil
+			}
+			return err
+		}
+	}
 	return []verb{
-		{"create", "dev", nothing, func(w *world) error { return w.create("dev") }, settled},
-		{"start", "dev", stopped, func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }, settled},
-		{"stop", "dev", created, func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }, settled},
+		{"create that fails", "dev", nothing, ill(creates), settled},
+		{"start that fails", "dev", stopped, ill(starts), settled},
+		{"daemon's start", "dev", created, begins, settled},
+		{"daemon's start after half a create", "dev", interrupted(nothing, creates, "start hypervisor"), begins, settled},
+		{"daemon's start after half a start", "dev", interrupted(stopped, starts, "start hypervisor"), begins, settled},
+		{"daemon's start after half a stop", "dev", interrupted(created, stops, "commit stopping"), begins, settled},
+		{"daemon's start after half a delete", "dev", interrupted(created, deletes, "commit deleting"), begins, settled},
+		{"daemon's start after half a restore", "dev", interrupted(deleted, restores, "commit intent"), begins, settled},
+		{"create", "dev", nothing, creates, settled},
+		{"start", "dev", stopped, starts, settled},
+		{"stop", "dev", created, stops, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
 		{"delete", "dev", created, func(w *world) error {
 			return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true}))
 		}, settled},
-		{"delete to trash", "dev", created, func(w *world) error {
-			return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true}))
-		}, settled},
-		{"restore", "dev", deleted, func(w *world) error { return w.end(w.m.Restore(w.t.Context(), alice, "dev", "")) }, settled},
+		{"delete to trash", "dev", created, deletes, settled},
+		{"restore", "dev", deleted, restores, settled},
 		{"empty trash", "dev", deleted, func(w *world) error { return w.end(w.m.Destroy(alice, "dev")) }, settled},
 		{"power off", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Poweroff) }, settled},
 		{"reboot", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Reboot) }, settled},
 		{"pause", "dev", created, func(w *world) error { w.fill(0); return w.turned(lifecycle.KindPause) }, resumed},
 		{"resume", "dev", paused, func(w *world) error { w.fill(vm.TiB); return w.turned(lifecycle.KindResume) }, resumed},
-		{"stop paused", "dev", paused, func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }, resumed},
+		{"stop paused", "dev", paused, stops, resumed},
 		{"kill paused", "dev", paused, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, resumed},
 		{"image pull", "debian:13", nothing, func(w *world) error { return w.end(w.m.PullImage(alice, "debian:13")) }, imagesSettled},
 		{"image import", "mine", nothing, imports, imagesSettled},
@@ -93,14 +141,24 @@ func (w *world) ends(how func(*hosttest.Host, vm.ID)) error {
 	}
 }
 
-// effects counts the effects of a verb that nothing disturbs.
-func effects(t *testing.T, v verb) []string {
+// effects lists the effects of a verb that nothing disturbs, and the kinds of its operations.
+func effects(t *testing.T, v verb) (all []hosttest.Effect, kinds []string) {
 	t.Helper()
 	w := newWorld(t)
 	v.arrange(w)
 	w.host.FailAt(0)
+	before := map[op.ID]bool{}
+	for _, o := range w.m.Tracker.List() {
+		before[o.ID] = true
+	}
 	w.must(v.act(w))
-	return w.host.Effects()
+	w.must(w.m.Idle(t.Context()))
+	for _, o := range w.m.Tracker.List() {
+		if !before[o.ID] {
+			kinds = append(kinds, o.Kind)
+		}
+	}
+	return hosttest.Each(w.host.Effects()), kinds
 }
 
 // settled checks that the host holds exactly what the store says of "dev", then that dev (made anew
@@ -165,66 +223,120 @@ func nothingUnderway(t *testing.T, w *world) {
 // TestFailAtEveryEffect makes each effect of each verb fail in turn. What is left must be what the
 // store says, if need be after the daemon's next start.
 func TestFailAtEveryEffect(t *testing.T) {
-	pairs := map[string]bool{}
-	for _, v := range verbs() {
-		labels := effects(t, v)
-		for n := 1; n <= len(labels); n++ {
-			t.Run(fmt.Sprintf("%s/%d %s", v.name, n, labels[n-1]), func(t *testing.T) {
-				w := newWorld(t)
-				v.arrange(w)
-				w.host.FailAt(n)
-				err := v.act(w)
-				seen := w.host.Effects()
-				if len(seen) >= n {
-					pairs[v.name+" "+seen[n-1]] = true
-				}
-				if errors.Is(err, context.DeadlineExceeded) {
-					t.Error(err)
-				}
-				if err != nil && !strings.Contains(err.Error(), v.subject) {
-					t.Errorf("the error does not say on what: %v", err)
-				}
-				w.host.FailAt(0)
-				w.must(w.m.Idle(t.Context()))
-				w.restart()
-				w.eventsTellAll()
-				v.settled(t, w)
-			})
+	walk(t, func(t *testing.T, w *world, v verb, e hosttest.Effect) {
+		w.host.FailOn(e)
+		err := v.act(w)
+		if !w.host.Disturbed() {
+			t.Error("it was not come to")
 		}
-	}
-	report(t, pairs)
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if err != nil && !strings.Contains(err.Error(), v.subject) {
+			t.Errorf("the error does not say on what: %v", err)
+		}
+		w.host.FailAt(0)
+		w.must(w.m.Idle(t.Context()))
+	})
 }
 
 // TestCrashAtEveryEffect kills the daemon after each effect of each verb in turn, forgets all that
 // it had in memory, and starts another.
 func TestCrashAtEveryEffect(t *testing.T) {
-	pairs := map[string]bool{}
+	walk(t, func(t *testing.T, w *world, v verb, e hosttest.Effect) {
+		w.host.CrashOn(e)
+		_ = v.act(w) // whether the client heard of it does not matter
+		if !w.host.Disturbed() {
+			t.Error("it was not come to")
+		}
+	})
+}
+
+// walk disturbs each effect of each verb in turn, in a world of its own, and then demands order.
+func walk(t *testing.T, disturb func(*testing.T, *world, verb, hosttest.Effect)) {
+	t.Helper()
+	pairs := 0
 	for _, v := range verbs() {
-		labels := effects(t, v)
-		for n := 1; n <= len(labels); n++ {
-			t.Run(fmt.Sprintf("%s/%d %s", v.name, n, labels[n-1]), func(t *testing.T) {
+		all, _ := effects(t, v)
+		pairs += len(all)
+		for _, e := range all {
+			t.Run(fmt.Sprintf("%s/%s", v.name, e), func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t)
 				v.arrange(w)
-				w.host.CrashAt(n)
-				_ = v.act(w) // whether the client heard of it does not matter
-				if seen := w.host.Effects(); len(seen) >= n {
-					pairs[v.name+" "+seen[n-1]] = true
-				}
+				disturb(t, w, v, e)
 				w.restart()
 				w.eventsTellAll()
 				v.settled(t, w)
 			})
 		}
 	}
-	report(t, pairs)
+	t.Logf("%d (verb, effect) pairs", pairs)
 }
 
-func report(t *testing.T, pairs map[string]bool) {
-	t.Helper()
-	var list []string
-	for p := range pairs {
-		list = append(list, p)
+// TestTheWalkIsComplete holds that no kind of operation and no effect of the fake host is left out above.
+func TestTheWalkIsComplete(t *testing.T) {
+	labels, kinds := map[string]bool{}, map[string]bool{}
+	for _, v := range verbs() {
+		all, did := effects(t, v)
+		for _, e := range all {
+			labels[e.Label] = true
+		}
+		for _, k := range did {
+			kinds[k] = true
+		}
+		t.Logf("%s: %v", v.name, all)
 	}
-	slices.Sort(list)
-	t.Logf("%d (verb, effect) pairs: %s", len(list), strings.Join(list, ", "))
+	for _, k := range lifecycle.Kinds() {
+		if !kinds[k] {
+			t.Errorf("no verb of the walk is a %s", k)
+		}
+	}
+	for _, label := range labelsOf(t, "../hosttest") {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(labels)), func(l string) bool { return strings.HasPrefix(l, label) }) {
+			t.Errorf("no verb of the walk comes to the effect %q", label)
+		}
+	}
+}
+
+// labelsOf finds the labels of all effects in the fake host's source. One that ends in a space is the beginning of
+// some.
+func labelsOf(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var labels []string
+	for _, file := range files {
+		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			callee, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !slices.Contains([]string{"effect", "pass", "stand"}, callee.Sel.Name) {
+				return true
+			}
+			ast.Inspect(call, func(n ast.Node) bool {
+				if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+					label, err := strconv.Unquote(text.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					labels = append(labels, label)
+				}
+				return true
+			})
+			return true
+		})
+	}
+	if len(labels) < 20 {
+		t.Fatalf("only %d labels were found: %v", len(labels), labels)
+	}
+	return labels
 }
