@@ -74,7 +74,7 @@ type Daemon struct {
 // Run serves until ctx ends, or until a newer build is to be executed in place: then it returns that.
 // VMs run on either way.
 func Run(ctx context.Context, cfg config.Served) error {
-	d := &Daemon{cfg: cfg, layout: vm.Layout{State: cfg.StateDir}, started: time.Now(), upgrade: make(chan struct{}), tracker: op.NewTracker()}
+	d := &Daemon{cfg: cfg, layout: vm.Layout{State: cfg.StateDir}, started: time.Now(), upgrade: make(chan struct{})}
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Forbidden, "it must run as root, which devices and cgroups need").WithOp("start", "bangerd").
 			WithHint("run `sudo banger setup`, or start it with sudo")
@@ -87,6 +87,7 @@ func Run(ctx context.Context, cfg config.Served) error {
 		return err
 	}
 	defer closeLog()
+	d.tracker = op.NewTracker(lifecycle.Journal(d.log))
 	if d.lock, err = acquire(filepath.Join(cfg.StateDir, "lock")); err != nil {
 		return err
 	}

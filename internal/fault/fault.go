@@ -47,6 +47,7 @@ type Error struct {
 	Code    Code     `json:"code"`              // kind of failure; never empty
 	Op      string   `json:"op,omitempty"`      // what was tried, as the user would say it: "create VM"
 	Subject string   `json:"subject,omitempty"` // what it was tried on: a VM's name, a path, an image
+	Stage   string   `json:"stage,omitempty"`   // of the operation that failed, where it came to one
 	Msg     string   `json:"msg"`               // why it failed, one line, no trailing period
 	Hint    string   `json:"hint,omitempty"`    // what to do about it, one line; may be empty
 	Detail  string   `json:"detail,omitempty"`  // a few raw lines that explain it, such as a console's tail; may be empty
@@ -73,6 +74,13 @@ func (e *Error) InOp(op, subject string) *Error {
 		return e
 	}
 	return e.WithOp(op, subject)
+}
+
+// InStage returns a copy that says in which stage of an operation it happened.
+func (e *Error) InStage(stage string) *Error {
+	c := *e
+	c.Stage = stage
+	return &c
 }
 
 // WithHint returns a copy that says what to do.

@@ -99,7 +99,7 @@ func (m *Manager) admitStart(ctx context.Context, job *op.Job, v vm.VM, hold []v
 	if err := m.roomFor(ctx, v); err != nil {
 		if v.State == vm.Stopped && fault.Is(err, fault.Exhausted) {
 			v.Reason = "the last start failed: " + fault.From(err).Msg
-			err = errors.Join(err, m.commit(ctx, vm.Change{VM: v, Op: failed(job, err)}))
+			err = errors.Join(err, m.commit(ctx, vm.Change{VM: v, Op: m.failed(job, err)}))
 		}
 		return v, err
 	}

@@ -187,7 +187,7 @@ func (m *Manager) undoCreate(job *op.Job, v vm.VM, cause error) error {
 		moved.Logs = kept
 		cause = &moved
 	}
-	if err := m.erase(ctx, v, failed(job, cause)); err != nil {
+	if err := m.erase(ctx, v, m.failed(job, cause)); err != nil {
 		m.log.Error("undo create", "vm", v.Name, "id", v.ID, "error", err)
 		return fault.From(cause).WithHint("its remains could not be removed and will be at the daemon's next start: %v", err)
 	}

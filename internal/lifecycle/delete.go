@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -42,7 +43,7 @@ func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string,
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBudget)
 		defer cancel()
-		return m.erase(ctx, v, ending(job))
+		return run(ctx, job, group{{"removal", func(ctx context.Context, _ feature.Report) error { return m.erase(ctx, v, ending(job)) }}})
 	}), nil
 }
 

@@ -39,8 +39,9 @@ func run(ctx context.Context, job *op.Job, groups ...group) error {
 		for _, s := range g {
 			eg.Go(func() error {
 				stage := job.Stage(s.label)
-				defer stage.End()
-				return s.do(gctx, stage.Detail)
+				err := s.do(gctx, stage.Detail)
+				stage.End(err)
+				return err
 			})
 		}
 		if err := eg.Wait(); err != nil {

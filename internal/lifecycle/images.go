@@ -110,26 +110,25 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 		made, err := body(ctx, func(name, detail string) {
 			if stage == nil || name != current {
 				if stage != nil {
-					stage.End()
+					stage.End(nil)
 				}
 				stage, current = job.Stage(name), name
 			}
 			stage.Detail(detail)
 		})
-		if stage != nil {
-			stage.End()
-		}
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
+		}
+		if stage != nil {
+			stage.End(err)
 		}
 		var news []event.Event
 		if err == nil {
 			news = append(news, event.OfImage(event.ImageAdded, made))
 		}
-		err = asFault(o, err)
+		err = m.asFault(o, err)
 		m.saveEnd(job, err, news...)
 		job.Finish(err)
-		m.logOperation(job.Snapshot())
 	})
 	return job.Snapshot(), nil
 }

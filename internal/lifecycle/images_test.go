@@ -86,9 +86,12 @@ func TestOperationsOnImagesAreStored(t *testing.T) {
 			if c.text != "" && got.Error.Error() != c.text {
 				t.Errorf("stored error %q, want %q", got.Error, c.text)
 			}
-			want := []op.Stage{{Name: "bootstrap", Detail: "20%", Done: true}, {Name: "seal", Done: true}}
-			if diff := cmp.Diff(want, got.Stages, cmpopts.IgnoreFields(op.Stage{}, "Started", "Duration")); diff != "" {
+			want := []op.Stage{{Name: "bootstrap", Detail: "20%", Done: true, Outcome: op.Done}, {Name: "seal", Done: true, Outcome: c.want}}
+			if diff := cmp.Diff(want, got.Stages, cmpopts.IgnoreFields(op.Stage{}, "Started", "Duration", "Error")); diff != "" {
 				t.Error(diff)
+			}
+			if got.Error != nil && got.Error.Stage != "seal" {
+				t.Errorf("the error is of stage %q", got.Error.Stage)
 			}
 			tracked, _ := w.m.Tracker.Get(o.ID)
 			if diff := cmp.Diff(tracked, got, cmpopts.EquateApproxTime(time.Second), cmpopts.IgnoreFields(fault.Error{}, "Err")); diff != "" {

@@ -15,7 +15,7 @@ import (
 const undoBudget = 2 * time.Minute
 
 // errCanceled is the cause of a context that a user called off.
-var errCanceled = errors.New("called off by the user")
+var errCanceled = fault.New(fault.Canceled, "called off by the user")
 
 // newOperation describes a verb on a VM.
 func newOperation(kind string, v vm.VM, owner int) op.Operation {
@@ -36,12 +36,11 @@ func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context,
 			err = body(ctx, job)
 			unlock()
 		}
-		if err = asFault(o, err); err != nil {
+		if err = m.asFault(o, err); err != nil {
 			// Whatever the verb could not commit itself, the next daemon must not find this under way.
 			m.saveEnd(job, err)
 		}
 		job.Finish(err)
-		m.logOperation(job.Snapshot())
 	})
 	return job.Snapshot()
 }
@@ -55,7 +54,7 @@ func (m *Manager) saveEnd(job *op.Job, err error, news ...event.Event) {
 }
 
 // asFault says which verb on which VM failed, unless the error says it already.
-func asFault(o op.Operation, err error) error {
+func (m *Manager) asFault(o op.Operation, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -68,7 +67,21 @@ func asFault(o op.Operation, err error) error {
 	if f.Op == "" {
 		f = f.WithOp(verbs[o.Kind], o.Name)
 	}
+	if len(f.Logs) == 0 && unforeseen(f.Code) {
+		f = f.WithLogs(m.layout.DaemonLog())
+	}
 	return f
+}
+
+// unforeseen reports whether a failure is none that a user can read off its message: the story is in a log.
+func unforeseen(c fault.Code) bool {
+	switch c {
+	case fault.Requirement, fault.Unavailable, fault.Timeout, fault.GuestFailed, fault.Corrupt, fault.Internal:
+		return true
+	case fault.Invalid, fault.NotFound, fault.AlreadyExists, fault.Ambiguous, fault.WrongState, fault.InUse,
+		fault.Forbidden, fault.Exhausted, fault.Canceled, fault.Incompatible:
+	}
+	return false
 }
 
 // verbs names operations as people do.
@@ -97,17 +110,6 @@ const (
 	KindDestroy = "vm.destroy" // in the trash
 )
 
-func (m *Manager) logOperation(o op.Operation) {
-	for _, s := range o.Stages {
-		m.log.Info("stage", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "stage", s.Name, "duration", s.Duration, "detail", s.Detail)
-	}
-	if o.Error != nil {
-		m.log.Error("operation failed", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "error", o.Error.Error(), "code", o.Error.Code)
-		return
-	}
-	m.log.Info("operation", "operation", o.ID, "kind", o.Kind, "vm", o.Name, "id", o.Subject, "state", o.State, "duration", o.Ended.Sub(o.Created))
-}
-
 // ending returns the operation as it will stand once it has ended well, for the commit that records
 // the verb's outcome: outcome and end of operation are one transaction.
 func ending(job *op.Job) *op.Operation {
@@ -115,7 +117,7 @@ func ending(job *op.Job) *op.Operation {
 }
 
 // failed returns the operation as it will stand once it has failed with err.
-func failed(job *op.Job, err error) *op.Operation {
+func (m *Manager) failed(job *op.Job, err error) *op.Operation {
 	o := job.Snapshot()
-	return new(o.Finished(asFault(o, err)))
+	return new(o.Finished(m.asFault(o, err)))
 }

@@ -69,7 +69,7 @@ func (m *Manager) start(ctx context.Context, job *op.Job, id vm.ID) error {
 	err = m.explain(v, err)
 	v.State, v.Reason = vm.Stopped, "the last start failed: "+fault.From(err).Msg
 	v.Desired = vm.Stopped
-	return errors.Join(err, m.rest(v, failed(job, err)))
+	return errors.Join(err, m.rest(v, m.failed(job, err)))
 }
 
 // Stop shuts a running guest down in order, and kills it when it is not down in time. A zero timeout
@@ -246,7 +246,8 @@ func (m *Manager) settle(id vm.ID, l *live) {
 			v.Desired = vm.Stopped
 		}
 		m.log.Info("guest ended", "vm", v.Name, "id", id, "verdict", verdict.State, "restart", verdict.Restart, "reason", verdict.Reason)
-		if err := m.rest(v, nil); err != nil || !verdict.Restart {
+		err = run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, nil) }}})
+		if err != nil || !verdict.Restart {
 			return err
 		}
 		return m.start(ctx, job, id)

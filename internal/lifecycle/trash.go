@@ -111,7 +111,7 @@ func (m *Manager) Restore(ctx context.Context, caller vm.Caller, selector, name 
 		err = fault.From(err).InOp("restore VM", v.Name)
 		back := m.dirs.Discard(v.ID)
 		if back == nil {
-			back = m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: failed(job, err)})
+			back = m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: m.failed(job, err)})
 		}
 		if back != nil {
 			m.log.Error("undo restore", "vm", v.Name, "id", v.ID, "error", back)

@@ -108,7 +108,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			sshaccess.Feature{},
 		},
 		Capacity: w.host, Rules: w.rules,
-		Pick: hosttest.Lease, Tracker: op.NewTracker(), Log: w.log,
+		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond,
 		Preflight: func(context.Context) error { return w.preflight },

@@ -3,8 +3,10 @@
 package op
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"banger/internal/fault"
@@ -56,5 +58,28 @@ type Stage struct {
 	Detail   string        `json:"detail,omitempty"` // latest progress, one line
 	Started  time.Time     `json:"started"`
 	Duration time.Duration `json:"duration,omitempty"` // nanoseconds; zero while it runs
-	Done     bool          `json:"done"`
+	Done     bool          `json:"done"`               // it runs no more, however it ended
+	Outcome  State         `json:"outcome,omitempty"`  // how it ended; empty while it runs
+	Error    string        `json:"error,omitempty"`    // why it did not end well, one line
+}
+
+// ended returns the stage as it stands once it has ended with err, nil for well.
+func (s Stage) ended(err error, took time.Duration) Stage {
+	s.Duration, s.Done, s.Outcome = took, true, outcome(err)
+	if err != nil {
+		s.Error = fault.From(err).Msg
+	}
+	return s
+}
+
+// outcome is the state of what has ended with err. A stage that ends because another failed was called off.
+func outcome(err error) State {
+	switch {
+	case err == nil:
+		return Done
+	case fault.Is(err, fault.Canceled), errors.Is(err, context.Canceled):
+		return Canceled
+	default:
+		return Failed
+	}
 }

@@ -12,17 +12,27 @@ import (
 // keepEnded is how many ended operations a Tracker remembers; older ones are the store's to tell.
 const keepEnded = 200
 
+// Watcher is told what becomes of operations, each thing once. It must not block for long, and may not ask the
+// tracker.
+type Watcher interface {
+	// StageEnded tells of a stage of an operation that runs.
+	StageEnded(o Operation, s Stage)
+	OperationEnded(o Operation)
+}
+
 // Tracker knows the operations of this process while they run and for a while after. It performs no
 // I/O and starts no goroutine.
 type Tracker struct {
+	watchers []Watcher
+
 	mu    sync.Mutex
 	jobs  map[ID]*Job
 	ended []ID // oldest first
 }
 
 // NewTracker returns an empty tracker.
-func NewTracker() *Tracker {
-	return &Tracker{jobs: map[ID]*Job{}}
+func NewTracker(watchers ...Watcher) *Tracker {
+	return &Tracker{watchers: watchers, jobs: map[ID]*Job{}}
 }
 
 // Job is one operation under way.
@@ -125,13 +135,21 @@ func (j *Job) copy() Operation {
 	return o
 }
 
-// update changes the operation and wakes its followers.
-func (j *Job) update(change func(*Operation)) {
+// update changes the operation and wakes its followers. It returns the operation as it is then.
+func (j *Job) update(change func(*Operation)) Operation {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	change(&j.op)
 	close(j.changed)
 	j.changed = make(chan struct{})
+	return j.copy()
+}
+
+// stageEnded tells of the stage with this index.
+func (j *Job) stageEnded(o Operation, index int) {
+	for _, w := range j.tracker.watchers {
+		w.StageEnded(o, o.Stages[index])
+	}
 }
 
 // ActiveStage is a stage that has begun.
@@ -156,21 +174,25 @@ func (r *ActiveStage) Detail(text string) {
 	r.job.update(func(o *Operation) { o.Stages[r.index].Detail = text })
 }
 
-// End ends the stage.
-func (r *ActiveStage) End() {
-	r.job.update(func(o *Operation) {
-		o.Stages[r.index].Duration = time.Since(r.begun)
-		o.Stages[r.index].Done = true
+// End ends the stage: well, or with the error that ended it.
+func (r *ActiveStage) End(err error) {
+	now := r.job.update(func(o *Operation) {
+		o.Stages[r.index] = o.Stages[r.index].ended(err, time.Since(r.begun))
 	})
+	r.job.stageEnded(now, r.index)
 }
 
 // Note adds a stage that happened elsewhere and took this long by that place's own clock.
 func (j *Job) Note(name string, took time.Duration) {
-	j.update(func(o *Operation) {
-		if len(o.Stages) < maxStages {
-			o.Stages = append(o.Stages, Stage{Name: name, Started: time.Now(), Duration: took, Done: true})
+	noted := false
+	now := j.update(func(o *Operation) {
+		if noted = len(o.Stages) < maxStages; noted {
+			o.Stages = append(o.Stages, Stage{Name: name, Started: time.Now()}.ended(nil, took))
 		}
 	})
+	if noted {
+		j.stageEnded(now, len(now.Stages)-1)
+	}
 }
 
 // maxStages bounds what a chatty guest can add.
@@ -178,8 +200,11 @@ const maxStages = 200
 
 // Finish ends the operation: well, or with the error that ended it.
 func (j *Job) Finish(err error) {
-	j.update(func(o *Operation) { *o = o.Finished(err) })
+	ended := j.update(func(o *Operation) { *o = o.Finished(err) })
 	t := j.tracker
+	for _, w := range t.watchers {
+		w.OperationEnded(ended)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = append(t.ended, j.op.ID)
@@ -189,14 +214,22 @@ func (j *Job) Finish(err error) {
 	}
 }
 
-// Finished returns the operation as it stands once it has ended with err, nil for well.
+// Finished returns the operation as it stands once it has ended with err, nil for well. The stage that commits this
+// ends with it, and the error says which stage failed first.
 func (o Operation) Finished(err error) Operation {
-	o.State, o.Ended = Done, time.Now()
-	if err != nil {
-		o.State, o.Error = Failed, fault.From(err)
-		if o.Error.Code == fault.Canceled {
-			o.State = Canceled
+	o.State, o.Ended = outcome(err), time.Now()
+	o.Stages = slices.Clone(o.Stages)
+	for i, s := range o.Stages {
+		if !s.Done {
+			o.Stages[i] = s.ended(err, o.Ended.Sub(s.Started))
 		}
+	}
+	if err == nil {
+		return o
+	}
+	o.Error = fault.From(err)
+	if i := slices.IndexFunc(o.Stages, func(s Stage) bool { return s.Outcome == o.State }); i >= 0 && o.Error.Stage == "" {
+		o.Error = o.Error.InStage(o.Stages[i].Name)
 	}
 	return o
 }

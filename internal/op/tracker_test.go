@@ -35,7 +35,7 @@ func TestFollowSeesTheEnd(t *testing.T) {
 	for range 100 {
 		s := job.Stage("disk")
 		s.Detail("half")
-		s.End()
+		s.End(nil)
 	}
 	job.Finish(nil)
 	wg.Wait()
@@ -46,7 +46,7 @@ func TestASnapshotIsNotChangedLater(t *testing.T) {
 	s := job.Stage("disk")
 	before := job.Snapshot()
 	s.Detail("later")
-	s.End()
+	s.End(nil)
 	if before.Stages[0].Detail != "" || before.Stages[0].Done {
 		t.Errorf("a snapshot changed: %+v", before.Stages[0])
 	}

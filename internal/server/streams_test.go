@@ -258,7 +258,7 @@ func TestFollow(t *testing.T) {
 		seen++
 		switch {
 		case seen == 1:
-			job.Stage("disk").End()
+			job.Stage("disk").End(nil)
 		case len(o.Stages) == 1:
 			job.Finish(fault.New(fault.Exhausted, "full").WithHint("delete something"))
 		}

@@ -22,6 +22,9 @@ func Error(w io.Writer, p Palette, err error) {
 			fmt.Fprintf(w, "    %s\n", p.Dim(line))
 		}
 	}
+	if e.Stage != "" {
+		fmt.Fprintf(w, "%s %s\n", p.Dim("stage:"), Escape(e.Stage))
+	}
 	for _, path := range e.Logs {
 		fmt.Fprintf(w, "%s %s\n", p.Dim("log:"), Escape(path))
 	}

@@ -43,6 +43,8 @@ func (p *plainStages) update(o op.Operation) {
 		word := ""
 		switch {
 		case slices.Contains(p.said, st.Name):
+		case st.Done && st.Outcome != "":
+			word = string(st.Outcome)
 		case st.Done:
 			word = "done"
 		case o.State.Ended():
@@ -65,10 +67,10 @@ func frame(o op.Operation, now time.Time, tick int, p Palette, width int) []stri
 		mark := p.Cyan(spinner(tick))
 		detail := Escape(st.Detail)
 		switch {
+		case st.Outcome == op.Failed, st.Outcome == op.Canceled, !st.Done && o.State.Ended() && o.State != op.Done:
+			mark = p.Red("✗")
 		case st.Done:
 			mark, detail = p.Green("✓"), ""
-		case o.State.Ended() && o.State != op.Done:
-			mark = p.Red("✗")
 		}
 		room := max(0, width-1-4) // beside the mark; a line that fills the last column would wrap
 		name := displaywidth.TruncateString(Escape(st.Name), min(nameColumn, room), "…")

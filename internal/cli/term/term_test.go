@@ -97,12 +97,13 @@ func TestTable(t *testing.T) {
 
 func TestError(t *testing.T) {
 	err := fault.New(fault.GuestFailed, "it never said hello\x1b[2J").WithOp("create VM", "dev").
-		WithHint("read the console").WithDetail("one\n\x1b[31mtwo\n").WithLogs("/var/lib/console.log")
+		WithHint("read the console").WithDetail("one\n\x1b[31mtwo\n").WithLogs("/var/lib/console.log").InStage("guest")
 	var b bytes.Buffer
 	term.Error(&b, term.Palette{}, errors.Join(err))
 	want := `banger: create VM "dev": it never said hello\x1b[2J
     one
     \x1b[31mtwo
+stage: guest
 log: /var/lib/console.log
 hint: read the console
 `
