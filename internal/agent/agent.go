@@ -36,6 +36,11 @@ type Machine interface {
 	// Listening returns the TCP ports on which some process listens.
 	Listening() (map[int]bool, error)
 	Clock
+	// Grow enlarges the file system on a device that has become as large as size, in bytes. It waits for the
+	// device to become so.
+	Grow(ctx context.Context, device string, size int64) error
+	// Rename gives the machine another hostname.
+	Rename(hostname string) error
 	// Restart has the guest's init end everything in order and reset the machine, and does so
 	// itself when init does not. It returns once that has begun.
 	Restart()

@@ -56,7 +56,24 @@ func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 func (machine) Info() agentproto.Info            { return agentproto.Info{Hostname: "test"} }
 func (machine) Uptime() time.Duration            { return time.Second }
 func (machine) Listening() (map[int]bool, error) { return nil, errors.New("no table") }
-func (m machine) Restart()                       { close(m.restarted) }
+func (m machine) Rename(hostname string) error {
+	if hostname == "" {
+		return errors.New("no name")
+	}
+	return nil
+}
+
+// Grow waits for a disk that never becomes larger.
+func (m machine) Grow(ctx context.Context, device string, size int64) error {
+	if size > 1<<40 {
+		return fmt.Errorf("%s is not that large", device)
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		return errors.New("it may take for ever")
+	}
+	return nil
+}
+func (m machine) Restart() { close(m.restarted) }
 
 // serve runs an agent whose host never answers, and returns how to reach it.
 func serve(t *testing.T) (dial func() net.Conn, m machine) {
@@ -117,6 +134,11 @@ func TestRequests(t *testing.T) {
 		{agentproto.Request{Op: agentproto.OpClock}, agentproto.Response{Error: `this agent knows no request "clock"`}},
 		{agentproto.Request{Op: agentproto.OpClock, Clock: &agentproto.Clock{Now: noon().Add(time.Hour)}}, agentproto.Response{Clock: &agentproto.Clocked{Off: time.Hour}}},
 		{agentproto.Request{Op: agentproto.OpClock, Clock: &agentproto.Clock{Now: noon().Add(time.Hour)}}, agentproto.Response{Clock: &agentproto.Clocked{}}},
+		{agentproto.Request{Op: agentproto.OpGrow}, agentproto.Response{Error: `this agent knows no request "grow"`}},
+		{agentproto.Request{Op: agentproto.OpGrow, Grow: &agentproto.Grow{Device: "/dev/vdb", Size: 1 << 30}}, agentproto.Response{}},
+		{agentproto.Request{Op: agentproto.OpGrow, Grow: &agentproto.Grow{Device: "/dev/vdb", Size: 1 << 50}}, agentproto.Response{Error: "/dev/vdb is not that large"}},
+		{agentproto.Request{Op: agentproto.OpRename, Rename: &agentproto.Rename{Hostname: "other"}}, agentproto.Response{}},
+		{agentproto.Request{Op: agentproto.OpRename, Rename: &agentproto.Rename{}}, agentproto.Response{Error: "no name"}},
 		{agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: 70000}}, agentproto.Response{Error: "dial tcp: address 70000: invalid port"}},
 		{agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}}, agentproto.Response{}},
 	}

@@ -78,6 +78,12 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 		}
 	case req.Op == agentproto.OpClock && req.Clock != nil:
 		r.answer(conn, r.follow(req.Clock.Now))
+	case req.Op == agentproto.OpGrow && req.Grow != nil:
+		ctx, cancel := context.WithTimeout(ctx, requestBudget)
+		defer cancel()
+		r.answer(conn, outcome(r.agent.Machine.Grow(ctx, req.Grow.Device, req.Grow.Size)))
+	case req.Op == agentproto.OpRename && req.Rename != nil:
+		r.answer(conn, outcome(r.agent.Machine.Rename(req.Rename.Hostname)))
 	case req.Op == agentproto.OpDial && req.Dial != nil:
 		select {
 		case r.dials <- struct{}{}:
@@ -90,6 +96,14 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	default:
 		r.answer(conn, agentproto.Response{Error: fmt.Sprintf("this agent knows no request %q", req.Op)})
 	}
+}
+
+// outcome answers a request that asks for nothing but that it be done.
+func outcome(err error) agentproto.Response {
+	if err != nil {
+		return agentproto.Response{Error: err.Error()}
+	}
+	return agentproto.Response{}
 }
 
 func (r *requests) follow(now time.Time) agentproto.Response {

@@ -244,6 +244,8 @@ type Request struct {
 	Dial     *Dial     `json:"dial,omitempty"`
 	Shutdown *Shutdown `json:"shutdown,omitempty"`
 	Clock    *Clock    `json:"clock,omitempty"`
+	Grow     *Grow     `json:"grow,omitempty"`
+	Rename   *Rename   `json:"rename,omitempty"`
 }
 
 // Op names what a request wants.
@@ -256,6 +258,8 @@ const (
 	OpShutdown Op = "shutdown"
 	OpDial     Op = "dial"
 	OpClock    Op = "clock"
+	OpGrow     Op = "grow"
+	OpRename   Op = "rename"
 )
 
 // Dial asks for a TCP connection inside the guest.
@@ -279,6 +283,19 @@ type Clock struct {
 // Clocked says what became of the guest's clock.
 type Clocked struct {
 	Off time.Duration `json:"off"` // how far it was behind; stepped when more than ClockTolerance, either way
+}
+
+// Grow tells the guest that a disk of its is larger now, and asks it to enlarge the file system on it to that
+// size. An agent that knows no such request answers with an error: then the next boot does it.
+type Grow struct {
+	Device string `json:"device"` // "/dev/vdb"
+	Size   int64  `json:"size"`   // bytes
+}
+
+// Rename gives the guest another hostname. An agent that knows no such request answers with an error: then the
+// next boot does it.
+type Rename struct {
+	Hostname string `json:"hostname"`
 }
 
 // Response answers a request. Error is empty when it was granted.

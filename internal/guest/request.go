@@ -72,6 +72,18 @@ func (g *Guest) SetClock(ctx context.Context) (behind time.Duration, err error) 
 	return behind, nil
 }
 
+// Grow has the guest enlarge the file system on a disk that is larger now, to size bytes.
+func (g *Guest) Grow(ctx context.Context, device string, size int64) error {
+	_, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpGrow, Grow: &agentproto.Grow{Device: device, Size: size}})
+	return err
+}
+
+// Rename gives the guest another hostname.
+func (g *Guest) Rename(ctx context.Context, hostname string) error {
+	_, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpRename, Rename: &agentproto.Rename{Hostname: hostname}})
+	return err
+}
+
 // Dial connects to a TCP port inside the guest, to its loopback when host is empty. The connection
 // has CloseWrite, and closes each way by itself: it is an *agentproto.Stream.
 func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, error) {

@@ -2,16 +2,13 @@ package initrd
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/agent/ext4"
 	"banger/internal/agentproto"
 )
 
@@ -77,58 +74,13 @@ func (b *Boot) settle(root *os.Root, m agentproto.Mount) {
 	dir, err := root.Open(inside(m)) // opened after the mount, so it is the mounted one
 	if err == nil {
 		if m.Grow {
-			err = growExt4(m.Device, dir)
+			err = ext4.Fill(m.Device, dir)
+		} else {
+			err = ext4.KeepSparse(dir)
 		}
-		err = errors.Join(err, keepSparse(dir))
 		_ = dir.Close()
 	}
 	if err != nil {
 		b.Log.Error("settle the file system", "device", m.Device, "error", err)
 	}
-}
-
-// keepSparse has the kernel leave unused inode tables alone. It would write zeroes over them in the
-// background, a 64th of the disk, and so fill the host's sparse file with what that holds as holes. It
-// must follow growth: growth without lazy tables writes those zeroes at once.
-func keepSparse(dir *os.File) error {
-	if err := unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), "", unix.MS_REMOUNT, "noinit_itable"); err != nil {
-		return fmt.Errorf("remount with noinit_itable: %w", err)
-	}
-	return nil
-}
-
-// ext4IocResizeFS is EXT4_IOC_RESIZE_FS of the kernel's fs/ext4/ext4.h: _IOW('f', 16, __u64).
-const ext4IocResizeFS = 1<<30 | 8<<16 | 'f'<<8 | 16
-
-// growExt4 enlarges the ext4 whose directory is given to its device.
-func growExt4(device string, dir *os.File) error {
-	f, err := os.Open(filepath.Clean(device))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var super [1024]byte
-	if _, err := f.ReadAt(super[:], 1024); err != nil {
-		return err
-	}
-	size, err := f.Seek(0, 2) // of a block device: its capacity
-	if err != nil {
-		return err
-	}
-	blocks, want := ext4Blocks(super, size)
-	if want <= blocks {
-		return nil
-	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), ext4IocResizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 { //nolint:gosec // the ioctl takes a pointer
-		return errno
-	}
-	return nil
-}
-
-// ext4Blocks reads a superblock: how many blocks the file system has, and how many its device holds.
-func ext4Blocks(super [1024]byte, deviceSize int64) (have, room uint64) {
-	le := binary.LittleEndian
-	const offBlocksLo, offLogBlockSize, offBlocksHi = 0x4, 0x18, 0x150
-	have = uint64(le.Uint32(super[offBlocksHi:]))<<32 | uint64(le.Uint32(super[offBlocksLo:]))
-	return have, uint64(deviceSize) >> (10 + le.Uint32(super[offLogBlockSize:]))
 }

@@ -22,13 +22,7 @@ func Write(root *os.Root, cfg agentproto.GuestConfig) error {
 		}
 	}
 	if cfg.Hostname != "" {
-		try(put(root, "etc/hostname", cfg.Hostname+"\n", 0o644))
-		try(edit(root, "etc/hosts", 0o644, func(old string) string {
-			if old == "" {
-				old = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
-			}
-			return replaceBlock(old, "127.0.1.1\t"+cfg.Hostname+"\n")
-		}))
+		try(Hostname(root, cfg.Hostname))
 	}
 	if cfg.MachineID != "" {
 		try(put(root, "etc/machine-id", cfg.MachineID+"\n", 0o444))
@@ -49,6 +43,18 @@ func Write(root *os.Root, cfg agentproto.GuestConfig) error {
 		try(authorizedKeys(root, cfg.AuthorizedKeys))
 	}
 	return errors.Join(errs...)
+}
+
+// Hostname writes the machine's name where a boot and a look-up of it find it.
+func Hostname(root *os.Root, name string) error {
+	return errors.Join(
+		put(root, "etc/hostname", name+"\n", 0o644),
+		edit(root, "etc/hosts", 0o644, func(old string) string {
+			if old == "" {
+				old = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
+			}
+			return replaceBlock(old, "127.0.1.1\t"+name+"\n")
+		}))
 }
 
 func authorizedKeys(root *os.Root, keys []string) error {

@@ -252,7 +252,11 @@ func (m *machine) SetClock(now time.Time) error {
 
 func (m *machine) Uptime() time.Duration            { return time.Since(m.born) }
 func (m *machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
-func (m *machine) Restart()                         { m.restart() }
+
+// The test's own host is neither grown nor renamed.
+func (m *machine) Grow(context.Context, string, int64) error { return nil }
+func (m *machine) Rename(string) error                       { return nil }
+func (m *machine) Restart()                                  { m.restart() }
 
 func (m *machine) Info() agentproto.Info {
 	return agentproto.Info{Agent: "test", Version: agentproto.MaxVersion, OS: "Test OS", Hostname: "test", Uptime: m.Uptime()}
