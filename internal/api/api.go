@@ -36,6 +36,7 @@ type VM struct {
 	Created time.Time         `json:"created,omitzero"`
 	Started time.Time         `json:"started,omitzero"`
 
+	Restart  string `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`
 	Timezone string `json:"timezone,omitempty" doc:"IANA name that it was made with"`
 	Locale   string `json:"locale,omitempty" doc:"as in LANG, that it was made with"`
 }
@@ -57,6 +58,7 @@ type CreateVM struct {
 	WorkDisk       int64             `json:"work_disk,omitempty" doc:"bytes"`
 	Timezone       string            `json:"timezone,omitempty" doc:"IANA name, such as Europe/Rome"`
 	Locale         string            `json:"locale,omitempty" doc:"as in LANG, such as C.UTF-8"`
+	Restart        string            `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`
 	AuthorizedKeys []string          `json:"authorized_keys,omitempty" doc:"authorized_keys lines that may log in as root"`
 }
 

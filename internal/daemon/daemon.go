@@ -252,7 +252,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
 			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,
 		},
-		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), TrashGrace: time.Duration(d.cfg.TrashGrace), HaltInterval: haltInterval,
+		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), TrashGrace: time.Duration(d.cfg.TrashGrace), RestartPause: time.Second, HaltInterval: haltInterval,
 		Preflight: d.preflight,
 	})
 	if _, err := d.driver.Version(ctx); err != nil {

@@ -119,6 +119,13 @@ func (h *Host) undisturbed() {
 	h.effects, h.failAt, h.crashAt, h.failOn, h.crashOn = nil, 0, 0, Effect{}, Effect{}
 }
 
+// Behave says what guests do that boot from now on, also while some boot.
+func (h *Host) Behave(b Behaviour) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Guest = b
+}
+
 // Effects lists the labels of all effects since the last FailAt or CrashAt.
 func (h *Host) Effects() []string {
 	h.mu.Lock()

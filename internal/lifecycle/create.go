@@ -23,6 +23,7 @@ type CreateRequest struct {
 	Spec           vm.Spec
 	Timezone       string
 	Locale         string
+	Restart        vm.Restart
 	AuthorizedKeys []string
 }
 
@@ -109,7 +110,7 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 	return vm.VM{
 		ID: id, Name: req.Name, Owner: caller.UID, Labels: req.Labels, Arch: img.Arch,
 		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec, Timezone: timezone, Locale: locale,
-		Desired: vm.Running, State: vm.Creating,
+		Desired: vm.Running, State: vm.Creating, Restart: req.Restart,
 		Access: vm.Access{
 			AuthorizedKeys: req.AuthorizedKeys,
 			HostKey:        host.Public, HostKeyPrivate: host.Private,

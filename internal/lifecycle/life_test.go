@@ -197,7 +197,7 @@ func second[A, B any](_ A, _ B, err error) error { return err }
 
 func TestPreflightComesBeforeAnything(t *testing.T) {
 	w := newWorld(t)
-	w.preflight = fault.New(fault.Requirement, "KVM is not usable").WithHint("run `banger doctor`")
+	w.preflight.Store(fault.New(fault.Requirement, "KVM is not usable").WithHint("run `banger doctor`"))
 	if err := w.create("dev"); code(err) != fault.Requirement || err.Error() != `create VM "dev": KVM is not usable` {
 		t.Errorf("got %v", err)
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	BootTimeout  time.Duration                   // from the hypervisor's start to readiness
 	StopTimeout  time.Duration                   // for an orderly shutdown, before the guest is killed
 	TrashGrace   time.Duration                   // how long a deleted VM can be restored
+	RestartPause time.Duration                   // before the first restart of a VM that is kept up; each failure doubles it
 	HaltInterval time.Duration                   // between two looks at the vCPUs of a guest that may have halted
 	Preflight    func(ctx context.Context) error // what any start needs of the host: KVM, Firecracker
 }
@@ -75,6 +76,9 @@ type Manager struct {
 	mu        sync.Mutex
 	live      map[vm.ID]*live // VMs with a hypervisor
 	disk      disk
+	keeps     map[vm.ID]*keep // VMs that are kept up
+
+	restarting chan struct{} // a token for each VM that is being restarted
 }
 
 // New returns a manager. Recover must be called before the first verb.
@@ -87,6 +91,7 @@ func New(c Config) *Manager {
 		ctx: ctx, cancel: cancel,
 		locks: locks{held: map[vm.ID]chan struct{}{}},
 		live:  map[vm.ID]*live{},
+		keeps: map[vm.ID]*keep{}, restarting: make(chan struct{}, restartsAtOnce),
 	}
 }
 

@@ -41,6 +41,9 @@ func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context,
 			m.saveEnd(job, err)
 		}
 		job.Finish(err)
+		if m.ctx.Err() == nil {
+			m.keepUp(id)
+		}
 	})
 	return job.Snapshot()
 }
@@ -87,7 +90,7 @@ func unforeseen(c fault.Code) bool {
 // verbs names operations as people do.
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
-	KindDelete: "delete VM", KindEnded: "settle VM", KindPause: "pause VM", KindResume: "resume VM",
+	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindPause: "pause VM", KindResume: "resume VM",
 	KindRestore: "restore VM", KindDestroy: "empty trash of VM",
 	KindPull: "pull image", KindImport: "import image",
 }
@@ -105,6 +108,8 @@ const (
 	KindPause  = "vm.pause"
 	KindResume = "vm.resume"
 	KindEnded  = "vm.ended" // the guest or its hypervisor ended by itself
+
+	KindRestart = "vm.restart" // started by its restart policy
 
 	KindRestore = "vm.restore" // out of the trash
 	KindDestroy = "vm.destroy" // in the trash

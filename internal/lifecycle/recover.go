@@ -29,6 +29,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 			if err := errors.Join(m.holdAgain(ctx, v), m.recoverVM(ctx, v)); err != nil {
 				m.log.Error("recover VM", "vm", v.Name, "id", v.ID, "state", v.State, "error", err)
 			}
+			m.keepUp(v.ID)
 			return nil
 		})
 	}
@@ -64,8 +65,8 @@ func (m *Manager) recoverVM(ctx context.Context, v vm.VM) error {
 	case vm.Restoring:
 		return m.finishRestore(ctx, v, nil)
 	case vm.Starting:
-		v.State, v.Desired, v.Reason = vm.Stopped, vm.Stopped, "its start was interrupted by the daemon's end"
-		return m.rest(v, nil)
+		v.State, v.Reason = vm.Stopped, "its start was interrupted by the daemon's end"
+		return m.rest(unwanted(v), nil)
 	case vm.Stopping, vm.Running, vm.Paused:
 		if v.Process != nil && m.hyper.Alive(*v.Process) {
 			if err := m.reattach(ctx, v); err == nil || m.hyper.Alive(*v.Process) {

@@ -68,8 +68,16 @@ func (m *Manager) start(ctx context.Context, job *op.Job, id vm.ID) error {
 	}
 	err = m.explain(v, err)
 	v.State, v.Reason = vm.Stopped, "the last start failed: "+fault.From(err).Msg
-	v.Desired = vm.Stopped
+	v = unwanted(v)
 	return errors.Join(err, m.rest(v, m.failed(job, err)))
+}
+
+// unwanted is a VM that went down and is not meant to come up by itself, unless it is kept up.
+func unwanted(v vm.VM) vm.VM {
+	if v.Restart != vm.RestartAlways {
+		v.Desired = vm.Stopped
+	}
+	return v
 }
 
 // Stop shuts a running guest down in order, and kills it when it is not down in time. A zero timeout
@@ -106,6 +114,9 @@ func (m *Manager) end(ctx context.Context, caller vm.Caller, selector, kind stri
 func stoppable(kind string, v vm.VM) error {
 	switch v.State {
 	case vm.Stopped, vm.Crashed:
+		if v.Due() {
+			return nil // it is to stay down
+		}
 		return fault.New(fault.WrongState, "it is %s already", v.State).WithOp(verbs[kind], v.Name).
 			WithHint("start it with `banger vm start %s`, or remove it with `banger vm delete %s`", v.Name, v.Name)
 	case vm.Deleting, vm.Restoring:
@@ -243,7 +254,7 @@ func (m *Manager) settle(id vm.ID, l *live) {
 		verdict := l.evidence().Judge()
 		v.State, v.Reason = verdict.State, verdict.Reason
 		if verdict.State == vm.Stopped && !verdict.Restart {
-			v.Desired = vm.Stopped
+			v = unwanted(v)
 		}
 		m.log.Info("guest ended", "vm", v.Name, "id", id, "verdict", verdict.State, "restart", verdict.Restart, "reason", verdict.Reason)
 		err = run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, nil) }}})

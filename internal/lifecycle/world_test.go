@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +44,9 @@ type world struct {
 	images lifecycle.Images
 	m      *lifecycle.Manager
 	// preflight is what the host lacks, if anything.
-	preflight error
+	preflight atomic.Pointer[fault.Error]
 	rules     admission.Rules
+	bootID    string
 	log       *slog.Logger
 }
 
@@ -70,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, host: hosttest.New(), store: s, log: slog.New(slog.DiscardHandler)}
+	w := &world{t: t, host: hosttest.New(), store: s, log: slog.New(slog.DiscardHandler), bootID: hosttest.BootID}
 	w.images = w.host.Images(debian(), foreign())
 	t.Cleanup(func() {
 		w.m.Close()
@@ -98,7 +100,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 	}
 	layout := vm.Layout{State: "/state"}
 	return lifecycle.New(lifecycle.Config{
-		Layout: layout, Tag: tag, Arch: "amd64", BootID: hosttest.BootID,
+		Layout: layout, Tag: tag, Arch: "amd64", BootID: w.bootID,
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
 		Features: []feature.Feature{
@@ -110,8 +112,13 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Capacity: w.host, Rules: w.rules,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
-		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond,
-		Preflight: func(context.Context) error { return w.preflight },
+		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond, RestartPause: time.Millisecond,
+		Preflight: func(context.Context) error {
+			if lacks := w.preflight.Load(); lacks != nil {
+				return lacks
+			}
+			return nil
+		},
 	})
 }
 

@@ -38,14 +38,14 @@ func TestEveryRoute(t *testing.T) {
 		ID: "1f0c6a2b9d3e", Name: "dev", Labels: map[string]string{"a": "b"}, Arch: "amd64", Image: machine().Image, Spec: machine().Spec,
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
-		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8",
+		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
 	}
 	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
 	short := shown
 	short.Arch, short.Desired, short.MAC, short.HostKey, short.Keys, short.PID, short.Dir = "", "", "", "", nil, 0, ""
-	short.Logs, short.Created, short.Timezone, short.Locale = api.Logs{}, time.Time{}, "", ""
+	short.Logs, short.Created, short.Timezone, short.Locale, short.Restart = api.Logs{}, time.Time{}, "", "", ""
 	brief := manifest()
 	brief.Packages = nil
 	spec := machine().Spec
@@ -57,9 +57,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) {
 			return c.CreateVM(ctx, api.CreateVM{
 				Name: "dev", Image: "debian:12", Labels: map[string]string{"a": "b"}, VCPU: spec.VCPU, Memory: spec.Memory,
-				RootDisk: spec.RootDisk, WorkDisk: spec.WorkDisk, AuthorizedKeys: []string{"k"}, Timezone: "Europe/Rome", Locale: "C.UTF-8",
+				RootDisk: spec.RootDisk, WorkDisk: spec.WorkDisk, AuthorizedKeys: []string{"k"}, Timezone: "Europe/Rome", Locale: "C.UTF-8", Restart: "always",
 			})
-		}, `create dev debian:12 map[a:b] {VCPU:2 Memory:1073741824 RootDisk:2147483648 WorkDisk:3221225472} ["k"] Europe/Rome C.UTF-8`, begun(lifecycle.KindCreate, "dev")},
+		}, `create dev debian:12 map[a:b] {VCPU:2 Memory:1073741824 RootDisk:2147483648 WorkDisk:3221225472} ["k"] Europe/Rome C.UTF-8 always`, begun(lifecycle.KindCreate, "dev")},
 		{func() (any, error) { return c.VMs(ctx) }, "list", []api.VM{shown}},
 		{func() (any, error) { return c.BriefVMs(ctx) }, "list", []api.VM{short}},
 		{func() (any, error) { return c.VM(ctx, "dev") }, `find "dev"`, shown},

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"banger/internal/api"
+	"banger/internal/fault"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -44,10 +45,14 @@ func (s *server) machines(a huma.API) {
 	huma.Register(a, verb("create-vm", http.MethodPost, "/v1/vms", "Begin to create a VM", http.StatusAccepted),
 		func(ctx context.Context, in *body[api.CreateVM]) (*answer[op.Operation], error) {
 			r := in.Body
+			restart, err := vm.ParseRestart(r.Restart)
+			if err != nil {
+				return nil, outcome(fault.From(err).InOp("create VM", r.Name))
+			}
 			return began(s.Verbs.Create(ctx, callerOf(ctx), lifecycle.CreateRequest{
 				Name: r.Name, Image: r.Image, Labels: r.Labels, AuthorizedKeys: r.AuthorizedKeys,
 				Spec:     vm.Spec{VCPU: r.VCPU, Memory: r.Memory, RootDisk: r.RootDisk, WorkDisk: r.WorkDisk},
-				Timezone: r.Timezone, Locale: r.Locale,
+				Timezone: r.Timezone, Locale: r.Locale, Restart: restart,
 			}))
 		})
 	huma.Register(a, verb("list-vms", http.MethodGet, "/v1/vms", "List your VMs by name", http.StatusOK),
@@ -113,7 +118,7 @@ func brief(v api.VM) api.VM {
 func (s *server) show(v vm.VM) api.VM {
 	out := api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Arch: v.Arch, Image: v.Image, Spec: v.Spec,
-		Timezone: v.Timezone, Locale: v.Locale,
+		Timezone: v.Timezone, Locale: v.Locale, Restart: v.Restart.String(),
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),
 		Logs:    api.Logs{Console: s.Layout.ConsoleLog(v.ID), Firecracker: s.Layout.FirecrackerLog(v.ID)},

@@ -297,7 +297,7 @@ func machine() vm.VM {
 		Image: vm.ImageRef{ID: "a1b2c3d4e5f6", Name: "debian:12"}, Spec: vm.Spec{VCPU: 2, Memory: vm.GiB, RootDisk: 2 * vm.GiB, WorkDisk: 3 * vm.GiB},
 		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
 		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
-		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8",
+		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: vm.RestartAlways,
 	}
 }
 
@@ -306,7 +306,7 @@ func manifest() image.Manifest {
 }
 
 func (v *verbs) Create(_ context.Context, c vm.Caller, r lifecycle.CreateRequest) (op.Operation, error) {
-	return v.began(c, lifecycle.KindCreate, r.Name, v.called(c, "create %s %s %v %+v %q %s %s", r.Name, r.Image, r.Labels, r.Spec, r.AuthorizedKeys, r.Timezone, r.Locale))
+	return v.began(c, lifecycle.KindCreate, r.Name, v.called(c, "create %s %s %v %+v %q %s %s %s", r.Name, r.Image, r.Labels, r.Spec, r.AuthorizedKeys, r.Timezone, r.Locale, r.Restart))
 }
 
 func (v *verbs) List(_ context.Context, c vm.Caller) ([]vm.VM, error) {

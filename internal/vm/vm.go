@@ -21,9 +21,10 @@ type VM struct {
 	Timezone string `json:"timezone,omitempty"` // IANA name; empty leaves it to the guest
 	Locale   string `json:"locale,omitempty"`   // as in LANG; empty leaves it to the guest
 
-	Desired State  `json:"desired"` // Running or Stopped
-	State   State  `json:"state"`   // what was last observed
-	Reason  string `json:"reason,omitempty"`
+	Desired State   `json:"desired"` // Running or Stopped
+	State   State   `json:"state"`   // what was last observed
+	Reason  string  `json:"reason,omitempty"`
+	Restart Restart `json:"restart,omitempty"`
 
 	Lease   Lease     `json:"lease"`
 	Access  Access    `json:"access"`

@@ -24,6 +24,7 @@ type createOptions struct {
 	workDisk size
 	timezone string
 	locale   string
+	restart  string
 	labels   []string
 	noWait   bool
 }
@@ -58,11 +59,13 @@ follow it or call it off. What is not given comes from the configuration, then f
 	f.Var(&o.workDisk, "work-disk", "size of the disk at /root")
 	f.StringVar(&o.timezone, "timezone", "", "`ZONE` such as Europe/Rome")
 	f.StringVar(&o.locale, "locale", "", "`LOCALE` such as C.UTF-8")
+	f.StringVar(&o.restart, "restart", "no", "`POLICY` for when it is down though nobody stopped it, also after a reboot of the host: no or always")
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
 	for _, free := range []string{"timezone", "locale"} {
 		_ = cmd.RegisterFlagCompletionFunc(free, cobra.NoFileCompletions)
 	}
+	_ = cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions(nouns.Restarts(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("image", a.Complete(-1, app.Images)) // fails only for a flag that is not there
 	return cmd
 }
@@ -78,6 +81,9 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		if err := nouns.CheckName(o.name); err != nil {
 			return err
 		}
+	}
+	if _, err := nouns.ParseRestart(o.restart); err != nil {
+		return err
 	}
 	labels, err := parseLabels(o.labels)
 	if err != nil {
@@ -105,6 +111,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		WorkDisk:       either(int64(o.workDisk), cfg.VM.WorkDisk),
 		Timezone:       either(o.timezone, cfg.VM.Timezone),
 		Locale:         either(o.locale, cfg.VM.Locale),
+		Restart:        o.restart,
 		AuthorizedKeys: []string{key.Public},
 	})
 	if err != nil {

@@ -60,6 +60,7 @@ func show(a *app.App, v api.VM) {
 		term.Text("memory"), term.Text(nouns.FormatSize(v.Spec.Memory)),
 		term.Text("root disk"), term.Text(nouns.FormatSize(v.Spec.RootDisk)),
 		term.Text("work disk"), term.Text(nouns.FormatSize(v.Spec.WorkDisk)+" at /root"),
+		term.Text("restart"), term.Text(v.Restart),
 		term.Text("time zone"), term.Text(v.Timezone),
 		term.Text("locale"), term.Text(v.Locale),
 		term.Text("address"), term.Text(v.Address),
