@@ -94,7 +94,7 @@ func TestARebootThatIsNotAdmitted(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.create("dev"))
 	w.host.SetRoom(func(r *hosttest.Room) { r.Memory = vm.GiB })
-	w.refused(w.ends((*hosttest.Host).Reboot), `settle VM "dev": its 1 GiB of memory do not fit: this host has 960 MiB for VMs`)
+	w.refused(w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot), `settle VM "dev": its 1 GiB of memory do not fit: this host has 960 MiB for VMs`)
 	v := w.find("dev")
 	if v.State != vm.Stopped || !strings.HasPrefix(v.Reason, "the last start failed: its 1 GiB of memory do not fit") {
 		t.Errorf("it is %s: %s", v.State, v.Reason)

@@ -43,6 +43,7 @@ func verbs() []verb {
 		w.must(w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true})))
 	}
 	nothing := func(*world) {}
+	kept := func(w *world) { w.createKept("dev") }
 	paused := func(w *world) {
 		created(w)
 		w.fill(0)
@@ -103,8 +104,9 @@ func verbs() []verb {
 		{"delete to trash", "dev", created, deletes, settled},
 		{"restore", "dev", deleted, restores, settled},
 		{"empty trash", "dev", deleted, func(w *world) error { return w.end(w.m.Destroy(alice, "dev")) }, settled},
-		{"power off", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Poweroff) }, settled},
-		{"reboot", "dev", created, func(w *world) error { return w.ends((*hosttest.Host).Reboot) }, settled},
+		{"power off", "dev", created, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Poweroff) }, settled},
+		{"reboot", "dev", created, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot) }, settled},
+		{"restart", "dev", kept, func(w *world) error { return w.ends(lifecycle.KindRestart, (*hosttest.Host).Crash) }, broughtBack},
 		{"pause", "dev", created, func(w *world) error { w.fill(0); return w.turned(lifecycle.KindPause) }, resumed},
 		{"resume", "dev", paused, func(w *world) error { w.fill(vm.TiB); return w.turned(lifecycle.KindResume) }, resumed},
 		{"stop paused", "dev", paused, stops, resumed},
@@ -115,18 +117,19 @@ func verbs() []verb {
 	}
 }
 
-// ends lets dev's guest end by itself, and waits for what the daemon makes of it.
-func (w *world) ends(how func(*hosttest.Host, vm.ID)) error {
+// ends lets dev's guest end by itself, and waits for the operation by which the daemon deals with that.
+func (w *world) ends(kind string, how func(*hosttest.Host, vm.ID)) error {
 	before := w.find("dev")
 	how(w.host, before.ID)
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
 	for {
 		for _, o := range w.m.Tracker.List() {
-			if o.Kind == lifecycle.KindEnded && o.State.Ended() {
-				if o.Error != nil {
-					return o.Error
-				}
+			switch {
+			case o.Kind != kind && o.Kind != lifecycle.KindEnded:
+			case o.Error != nil:
+				return o.Error
+			case o.Kind == kind && o.State.Ended():
 				return nil
 			}
 		}
@@ -195,6 +198,13 @@ func settled(t *testing.T, w *world) {
 	w.holds(runningText("dev")...)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true})))
 	w.holds()
+}
+
+// broughtBack checks that dev, which is kept up, has come up again, and then as settled does.
+func broughtBack(t *testing.T, w *world) {
+	t.Helper()
+	w.await("dev", vm.Running)
+	settled(t, w)
 }
 
 // imagesSettled checks that an image is there or not, that no operation on it seems to go on, and that
@@ -266,6 +276,7 @@ func walk(t *testing.T, disturb func(*testing.T, *world, verb, hosttest.Effect))
 				v.arrange(w)
 				disturb(t, w, v, e)
 				w.restart()
+				w.calm()
 				w.eventsTellAll()
 				v.settled(t, w)
 			})

@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -30,6 +31,25 @@ func (w *world) awaitAgain(before vm.VM) vm.VM {
 		case <-tick.C:
 		case <-deadline:
 			w.t.Fatalf("%s is %s (%s), and did not come back", v.Name, v.State, v.Reason)
+		}
+	}
+}
+
+// calm waits until nothing goes on and no VM is due.
+func (w *world) calm() {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		w.must(w.m.Idle(w.t.Context()))
+		all, err := w.m.List(w.t.Context(), root)
+		w.must(err)
+		if !slices.ContainsFunc(all, func(v vm.VM) bool { return v.Due() || v.State == vm.Starting }) {
+			return
+		}
+		select {
+		case <-deadline:
+			w.t.Fatalf("still due: %+v", all)
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
