@@ -31,6 +31,7 @@ type Agent struct {
 // Machine is the guest that the agent lives in.
 type Machine interface {
 	Info() agentproto.Info
+	Stats() agentproto.Stats
 	// Uptime is the time since the kernel started.
 	Uptime() time.Duration
 	// Listening returns the TCP ports on which some process listens.

@@ -53,7 +53,10 @@ func (c *clock) SetClock(now time.Time) error {
 // noon is when the tests' clocks stand.
 func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
-func (machine) Info() agentproto.Info            { return agentproto.Info{Hostname: "test"} }
+func (machine) Info() agentproto.Info { return agentproto.Info{Hostname: "test"} }
+func (machine) Stats() agentproto.Stats {
+	return agentproto.Stats{CPU: time.Second, MemTotal: 2, MemAvail: 1}
+}
 func (machine) Uptime() time.Duration            { return time.Second }
 func (machine) Listening() (map[int]bool, error) { return nil, errors.New("no table") }
 func (m machine) Rename(hostname string) error {
@@ -128,6 +131,7 @@ func TestRequests(t *testing.T) {
 	}{
 		{agentproto.Request{Op: agentproto.OpPing}, agentproto.Response{}},
 		{agentproto.Request{Op: agentproto.OpInfo}, agentproto.Response{Info: &agentproto.Info{Hostname: "test"}}},
+		{agentproto.Request{Op: agentproto.OpStats}, agentproto.Response{Stats: &agentproto.Stats{CPU: time.Second, MemTotal: 2, MemAvail: 1}}},
 		{agentproto.Request{Op: "dance"}, agentproto.Response{Error: `this agent knows no request "dance"`}},
 		{agentproto.Request{Op: agentproto.OpDial}, agentproto.Response{Error: `this agent knows no request "dial"`}},
 		{agentproto.Request{Op: agentproto.OpShutdown}, agentproto.Response{Error: `this agent knows no request "shutdown"`}},

@@ -70,6 +70,9 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	case req.Op == agentproto.OpInfo:
 		info := r.agent.Machine.Info()
 		r.answer(conn, agentproto.Response{Info: &info})
+	case req.Op == agentproto.OpStats:
+		stats := r.agent.Machine.Stats()
+		r.answer(conn, agentproto.Response{Stats: &stats})
 	case req.Op == agentproto.OpShutdown && req.Shutdown != nil:
 		if r.answer(conn, agentproto.Response{}) {
 			r.control.mean(req.Shutdown.Intent)

@@ -260,6 +260,7 @@ const (
 	OpClock    Op = "clock"
 	OpGrow     Op = "grow"
 	OpRename   Op = "rename"
+	OpStats    Op = "stats"
 )
 
 // Dial asks for a TCP connection inside the guest.
@@ -303,6 +304,15 @@ type Response struct {
 	Error string   `json:"error,omitempty"`
 	Info  *Info    `json:"info,omitempty"`
 	Clock *Clocked `json:"clock,omitempty"`
+	Stats *Stats   `json:"stats,omitempty"`
+}
+
+// Stats is what the guest uses: few fields that are cheap to read, since a host with many guests asks each of them every
+// few seconds. An agent that knows no such request answers with an error.
+type Stats struct {
+	CPU      time.Duration `json:"cpu"`       // that its vCPUs were not idle since the kernel started, all together
+	MemTotal int64         `json:"mem_total"` // bytes
+	MemAvail int64         `json:"mem_avail"` // bytes
 }
 
 // Info describes the running guest.

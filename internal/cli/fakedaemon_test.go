@@ -52,6 +52,7 @@ type fake struct {
 	news   []event.Event
 	busy   int  // operations that take a while
 	most   int  // of them at once
+	looks  int  // at what VMs use
 	dying  bool // the guest that was last logged in to
 }
 
@@ -269,6 +270,7 @@ func (f *fake) routes() http.Handler {
 		return []api.Check{{Name: "KVM", Result: api.CheckOK, Detail: "usable, svm"}}, nil
 	})
 	handle("GET /v1/vms", func(*http.Request) (any, error) { return f.vms, nil })
+	handle("GET /v1/stats", f.stats)
 	handle("GET /v1/vms/{vm}", func(r *http.Request) (any, error) { return f.find(r.PathValue("vm")) })
 	handle("POST /v1/vms", func(r *http.Request) (any, error) {
 		var req api.CreateVM

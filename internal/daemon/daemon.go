@@ -246,7 +246,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
-		Capacity: capacity{d.cfg.StateDir, shares}, Rules: rules(d.cfg),
+		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg),
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,

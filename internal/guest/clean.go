@@ -88,3 +88,10 @@ func cleanInfo(i agentproto.Info) agentproto.Info {
 		Uptime: max(0, i.Uptime), MemTotal: max(0, i.MemTotal), MemAvail: max(0, i.MemAvail), AgentRSS: max(0, i.AgentRSS),
 	}
 }
+
+// cleanStats keeps figures within what a machine can have: sums over many guests must not run over.
+func cleanStats(s agentproto.Stats) agentproto.Stats {
+	const most = 1 << 50
+	bytes := func(n int64) int64 { return min(max(0, n), most) }
+	return agentproto.Stats{CPU: max(0, s.CPU), MemTotal: bytes(s.MemTotal), MemAvail: min(bytes(s.MemAvail), bytes(s.MemTotal))}
+}

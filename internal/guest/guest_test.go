@@ -21,6 +21,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/guest"
 	"banger/internal/guest/guesttest"
+	"banger/internal/vm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,6 +126,10 @@ func TestBootPingInfoShutdown(t *testing.T) {
 	info, err := h.Info(t.Context())
 	if err != nil || info.Hostname != "test" {
 		t.Errorf("info %+v, error %v", info, err)
+	}
+	used, err := h.Stats(t.Context())
+	if err != nil || used.MemTotal != vm.GiB || used.MemAvail != vm.GiB/4 || used.CPU <= 0 {
+		t.Errorf("stats %+v, error %v", used, err)
 	}
 	if err := h.Shutdown(t.Context(), agentproto.IntentPoweroff); err != nil {
 		t.Error(err)

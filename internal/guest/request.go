@@ -39,6 +39,18 @@ func (g *Guest) Info(ctx context.Context) (agentproto.Info, error) {
 	return cleanInfo(*resp.Info), nil
 }
 
+// Stats asks what the guest uses.
+func (g *Guest) Stats(ctx context.Context) (agentproto.Stats, error) {
+	resp, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpStats})
+	if err != nil {
+		return agentproto.Stats{}, err
+	}
+	if resp.Stats == nil {
+		return agentproto.Stats{}, silent(errors.New("its answer is empty"))
+	}
+	return cleanStats(*resp.Stats), nil
+}
+
 // Shutdown asks the guest to go down in order. It returns once the agent has agreed; the end itself
 // shows in the hypervisor.
 func (g *Guest) Shutdown(ctx context.Context, intent agentproto.Intent) error {

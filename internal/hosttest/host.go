@@ -43,6 +43,9 @@ type Host struct {
 	room    Room
 	guests  map[string]*guest // by jail
 
+	oldAgents bool
+	asked     int // times that guests were asked what they use
+
 	effects []string
 	failAt  int    // number of the effect that fails, from 1; 0 is never
 	crashAt int    // number of the effect after which the daemon is dead

@@ -31,6 +31,8 @@ type live struct {
 	turning bool      // it is being paused or resumed
 	turnAt  time.Time // not before; it has failed
 
+	usage lastWord // has a lock of its own
+
 	timeless bool // it did not take the time when it was last told; said already
 }
 

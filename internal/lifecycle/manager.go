@@ -28,6 +28,7 @@ type Config struct {
 	Features []feature.Feature
 	Pick     LeasePicker
 	Capacity Capacity
+	Meter    Meter
 	Rules    admission.Rules
 	Tracker  *op.Tracker
 	Log      *slog.Logger

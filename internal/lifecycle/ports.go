@@ -71,6 +71,8 @@ type Guests interface {
 type Guest interface {
 	Ping(ctx context.Context) error
 	Info(ctx context.Context) (agentproto.Info, error)
+	// Stats asks what it uses. An agent that is too old to know answers with an error.
+	Stats(ctx context.Context) (agentproto.Stats, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
 	// SetClock tells it the host's time, and returns how far its clock was behind.

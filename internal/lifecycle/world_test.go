@@ -109,7 +109,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			identity.Feature{},
 			sshaccess.Feature{},
 		},
-		Capacity: w.host, Rules: w.rules,
+		Capacity: w.host, Meter: w.host, Rules: w.rules,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond, RestartPause: time.Millisecond,

@@ -69,6 +69,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.KillVM(ctx, "dev") }, `kill "dev"`, begun(lifecycle.KindKill, "dev")},
 		{func() (any, error) { return c.DeleteVM(ctx, "dev", api.DeleteVM{Force: true}) }, `delete "dev" true`, begun(lifecycle.KindDelete, "dev")},
 		{func() (any, error) { return c.DeleteVM(ctx, "dev", api.DeleteVM{}) }, `delete "dev" false`, begun(lifecycle.KindDelete, "dev")},
+		{func() (any, error) {
+			return c.Stats(ctx, client.StatsQuery{VMs: []string{"dev", "test"}, Labels: []string{"a=b"}, Shared: true})
+		}, `stats ["dev" "test"] {[{a b true}]} true`, []vm.Stats{{ID: machine().ID, Name: "dev", Host: &vm.Usage{RSS: 7}}}},
 		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
 		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},

@@ -37,6 +37,7 @@ type Verbs interface {
 	Stop(ctx context.Context, caller vm.Caller, selector string, timeout time.Duration) (op.Operation, error)
 	Kill(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
 	Delete(ctx context.Context, caller vm.Caller, selector string, r lifecycle.DeleteRequest) (op.Operation, error)
+	Stats(ctx context.Context, caller vm.Caller, r lifecycle.StatsRequest) ([]vm.Stats, error)
 	Trash(caller vm.Caller) []lifecycle.Trashed
 	Restore(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
 	Destroy(caller vm.Caller, selector string) (op.Operation, error)
@@ -114,6 +115,7 @@ func (s *server) routes() http.Handler {
 	a := humago.New(mux, apiConfig())
 	s.machines(a)
 	s.trash(a)
+	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)
@@ -147,6 +149,7 @@ func OpenAPI() ([]byte, error) {
 	s := &server{}
 	s.machines(a)
 	s.trash(a)
+	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)

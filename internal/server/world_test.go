@@ -332,6 +332,10 @@ func (v *verbs) Kill(_ context.Context, c vm.Caller, selector string) (op.Operat
 	return v.began(c, lifecycle.KindKill, selector, v.called(c, "kill %q", selector))
 }
 
+func (v *verbs) Stats(_ context.Context, c vm.Caller, r lifecycle.StatsRequest) ([]vm.Stats, error) {
+	return []vm.Stats{{ID: machine().ID, Name: "dev", Host: &vm.Usage{RSS: 7}}}, v.called(c, "stats %q %v %v", r.VMs, r.Labels, r.Shared)
+}
+
 func (v *verbs) Trash(c vm.Caller) []lifecycle.Trashed {
 	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	gone := machine()

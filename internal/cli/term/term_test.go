@@ -224,3 +224,20 @@ func TestCopyLines(t *testing.T) {
 		t.Errorf("%d bytes of the long line", n)
 	}
 }
+
+// TestLive holds that a block is redrawn where it stands, and never larger than the terminal.
+func TestLive(t *testing.T) {
+	var b bytes.Buffer
+	s := &term.IO{Out: &b, OutTTY: true, Size: func() (int, int) { return 12, 4 }}
+	l := term.NewLive(s)
+	l.Draw([]string{"one", "\x1b[2mtwo is too long\x1b[0m"})
+	l.Draw([]string{"1", "2", "3", "4", "5"})
+	l.Close()
+	want := "\x1b[?25l" +
+		"\x1b[?2026h\rone\x1b[K\n\x1b[2mtwo is too…\x1b[0m\x1b[K\n\x1b[J\x1b[?2026l" +
+		"\x1b[?2026h\r\x1b[2A1\x1b[K\n2\x1b[K\n… and 3 more\x1b[K\n\x1b[J\x1b[?2026l" +
+		"\r\x1b[J\x1b[?25h"
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Error(d)
+	}
+}

@@ -261,3 +261,7 @@ func (m *machine) Restart()                                  { m.restart() }
 func (m *machine) Info() agentproto.Info {
 	return agentproto.Info{Agent: "test", Version: agentproto.MaxVersion, OS: "Test OS", Hostname: "test", Uptime: m.Uptime()}
 }
+
+func (m *machine) Stats() agentproto.Stats {
+	return agentproto.Stats{CPU: m.Uptime(), MemTotal: vm.GiB, MemAvail: vm.GiB / 4}
+}
