@@ -62,7 +62,8 @@ func (r Rules) Memory(host int64, others []vm.VM, v vm.VM) error {
 	taken, n := int64(0), 0
 	for _, o := range others {
 		if o.ID != v.ID && Runs(o.State) {
-			taken += o.Spec.Memory + overhead(o.Spec.Memory)
+			has := o.Holds().Memory
+			taken += has + overhead(has)
 			n++
 		}
 	}
@@ -105,8 +106,8 @@ func (r Rules) RunningShare(all []vm.VM, v vm.VM) error {
 	vcpu, memory := v.Spec.VCPU, v.Spec.Memory
 	for _, o := range all {
 		if o.Owner == v.Owner && o.ID != v.ID && Runs(o.State) {
-			vcpu += o.Spec.VCPU
-			memory += o.Spec.Memory
+			vcpu += o.Holds().VCPU
+			memory += o.Holds().Memory
 		}
 	}
 	switch {

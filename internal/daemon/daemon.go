@@ -21,9 +21,11 @@ import (
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/feature/bootset"
+	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
+	"banger/internal/feature/restart"
 	"banger/internal/feature/sshaccess"
 	"banger/internal/guest"
 	"banger/internal/host/block"
@@ -239,11 +241,13 @@ func (d *Daemon) compose(ctx context.Context) error {
 		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: d.dirs,
 		// Every feature of a VM, in the order in which its devices appear in the guest.
 		Features: []feature.Feature{
-			disk.Root(d.layout, disks),
-			disk.Work(d.layout, disks),
+			&compute.Feature{Balloons: d.driver},
+			disk.Root(d.layout, disks, d.driver),
+			disk.Work(d.layout, disks, d.driver),
 			&nic.Feature{Links: d.links},
 			&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 			identity.Feature{},
+			restart.Feature{},
 			sshaccess.Feature{},
 		},
 		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg),

@@ -126,6 +126,8 @@ func wishes(before, after vm.VM) []string {
 		{"memory", before.Spec.Memory != after.Spec.Memory},
 		{"root_disk", before.Spec.RootDisk != after.Spec.RootDisk},
 		{"work_disk", before.Spec.WorkDisk != after.Spec.WorkDisk},
+		{"restart", before.Restart != after.Restart},
+		{"settings", !maps.Equal(before.Settings, after.Settings)},
 	} {
 		if w.differs {
 			out = append(out, w.name)

@@ -58,6 +58,7 @@ func (h *Host) Start(_ context.Context, m vm.Machine, line func(string)) (vm.Pro
 	}
 	h.nextPID++
 	p := &process{id: m.ID, dir: m.Dir, gone: make(chan struct{}), described: make(chan struct{}), line: line}
+	p.seen, p.old = h.booting(m), h.Guest == Old
 	h.procs[h.nextPID] = p
 	go h.boot(h.nextPID, p, h.Guest)
 	return vm.Process{PID: h.nextPID, StartTime: startTime, BootID: BootID}, nil
@@ -79,7 +80,10 @@ func (h *Host) boot(pid int, p *process, b Behaviour) {
 	if g == nil || b == Silent || dead {
 		return
 	}
-	g.config()
+	hostname := g.config().Hostname
+	h.mu.Lock()
+	p.seen.Hostname = hostname
+	h.mu.Unlock()
 	g.events(lifecycle.GuestEvent{Hello: &agentproto.Hello{Phase: agentproto.PhaseBoot}})
 	if b == FailsEarly {
 		select { // so that every run has the same effects

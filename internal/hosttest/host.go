@@ -38,6 +38,7 @@ type Host struct {
 	known   map[vm.ID]vm.VM           // what each vm.json says
 	names   map[vm.ID]string          // from vm.json, to print ids as names
 	kept    []string                  // logs of failed creates
+	sizes   map[string]int64          // of disks, by path
 	procs   map[int]*process
 	nextPID int
 	room    Room
@@ -66,6 +67,7 @@ const (
 	Silent     Behaviour = "silent"      // never says a word
 	Dies       Behaviour = "dies"        // its hypervisor ends before it is ready
 	Deaf       Behaviour = "deaf"        // does not answer requests once it is ready
+	Old        Behaviour = "old"         // its agent is one of the first
 	FailsEarly Behaviour = "fails early" // says hello, then, once its vm.json is there, that its boot failed, and ends
 )
 
@@ -81,6 +83,10 @@ type process struct {
 	behind time.Duration // its guest's clock
 	paused bool
 	looks  int // at its CPU time
+	seen   Seen
+	old    bool // its agent
+
+	balloon int64
 }
 
 // New returns an empty host.
@@ -88,7 +94,7 @@ func New() *Host {
 	return &Host{
 		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
-		names: map[vm.ID]string{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
+		names: map[vm.ID]string{}, sizes: map[string]int64{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }
 
@@ -187,12 +193,13 @@ func (h *Host) Text() string {
 }
 
 // Clone implements disk.Disks.
-func (h *Host) Clone(_ context.Context, _, dst string, _ int64) (string, error) {
+func (h *Host) Clone(_ context.Context, _, dst string, size int64) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.effect("clone " + filepath.Base(dst)); err != nil {
 		return "", err
 	}
+	h.sizes[dst] = size
 	return "reflink", h.put(dst)
 }
 

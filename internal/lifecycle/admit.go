@@ -59,7 +59,19 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 			return nil, err
 		}
 	}
-	growth := v.Spec.RootDisk + v.Spec.WorkDisk
+	growth, err := m.growth(all)
+	if err != nil {
+		return nil, err
+	}
+	warning, err := m.admitDisk(now, growth+v.Spec.RootDisk+v.Spec.WorkDisk)
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	return warnings, err
+}
+
+// growth is how much VMs' disks may yet take beyond what they have, in bytes. m.admitting is held.
+func (m *Manager) growth(all []vm.VM) (sum int64, err error) {
 	if time.Since(m.measured.since) > measureFor {
 		m.measured = measured{since: time.Now(), has: map[vm.ID]int64{}}
 	}
@@ -68,17 +80,47 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 		if !ok {
 			jail := m.layout.Jail(o.ID)
 			if has, err = m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk)); err != nil {
-				return nil, err
+				return 0, err
 			}
 			m.measured.has[o.ID] = has
 		}
-		growth += max(0, o.Spec.RootDisk+o.Spec.WorkDisk-has)
+		sum += max(0, o.Spec.RootDisk+o.Spec.WorkDisk-has)
 	}
-	warning, err := m.admitDisk(now, growth)
-	if warning != "" {
-		warnings = append(warnings, warning)
+	return sum, nil
+}
+
+// admitChange commits the intent to change a VM, unless its owner may not have it so. What its next start could be
+// refused for, as things are, is warned of. The disks' growth is admitted as a new disk's is.
+func (m *Manager) admitChange(ctx context.Context, job *op.Job, was, is vm.VM) error {
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	all, err := m.store.VMs(ctx)
+	if err != nil {
+		return err
 	}
-	return warnings, err
+	if grown := is.Spec.RootDisk + is.Spec.WorkDisk - was.Spec.RootDisk - was.Spec.WorkDisk; grown > 0 {
+		if err := m.Rules.Share(all, is); err != nil {
+			return err
+		}
+		growth, err := m.growth(all)
+		if err != nil {
+			return err
+		}
+		warning, err := m.admitDisk(0, growth+grown)
+		if err != nil {
+			return err
+		}
+		if warning != "" {
+			job.Warn(warning)
+		}
+	}
+	if is.Spec.Memory > was.Spec.Memory || is.Spec.VCPU > was.Spec.VCPU {
+		if err := errors.Join(m.Rules.RunningShare(all, is), m.admitMemory(all, is)); err != nil {
+			job.Warn("as things are it could not be started: " + fault.From(err).Msg)
+		}
+	}
+	o := job.Snapshot()
+	return m.commit(ctx, vm.Change{VM: is, Op: &o})
 }
 
 // admitBack refuses a VM that comes back to stay stopped where its owner may not have it. It is admitted as a

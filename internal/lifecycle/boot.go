@@ -34,6 +34,7 @@ func (m *Manager) boot(ctx context.Context, job *op.Job, v vm.VM) error {
 
 	// The guest boots while its process is being committed.
 	v.Process = new(l.process())
+	v.Boots()
 	wait := step{"guest", func(ctx context.Context, report feature.Report) error { return m.awaitReady(ctx, l, b) }}
 	note := step{"commit", func(ctx context.Context, _ feature.Report) error { return m.commit(ctx, vm.Change{VM: v}) }}
 	if err := run(ctx, job, group{wait, note}); err != nil {

@@ -111,6 +111,16 @@ func verbs() []verb {
 		{"resume", "dev", paused, func(w *world) error { w.fill(vm.TiB); return w.turned(lifecycle.KindResume) }, resumed},
 		{"stop paused", "dev", paused, stops, resumed},
 		{"kill paused", "dev", paused, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, resumed},
+		{"set", "dev", created, (*world).setAll, setSettled},
+		{"set stopped", "dev", stopped, (*world).setAll, setSettled},
+		{"set paused", "dev", paused, func(w *world) error { return w.set("memory", "512M", "name", "other") }, func(t *testing.T, w *world) {
+			w.fill(vm.TiB)
+			setSettled(t, w)
+		}},
+		{"start after half a set", "other", interrupted(stopped, (*world).setAll, "commit stopped"), func(w *world) error {
+			w.boot()
+			return w.end(w.m.Start(w.t.Context(), alice, "other"))
+		}, setSettled},
 		{"image pull", "debian:13", nothing, func(w *world) error { return w.end(w.m.PullImage(alice, "debian:13")) }, imagesSettled},
 		{"image import", "mine", nothing, imports, imagesSettled},
 		{"image delete", "debian:arm", nothing, func(w *world) error { return w.m.DeleteImage(w.t.Context(), alice, "debian:arm") }, imagesSettled},
@@ -330,7 +340,7 @@ func labelsOf(t *testing.T, dir string) []string {
 				return true
 			}
 			callee, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !slices.Contains([]string{"effect", "pass", "stand"}, callee.Sel.Name) {
+			if !ok || !slices.Contains([]string{"effect", "pass", "stand", "change"}, callee.Sel.Name) {
 				return true
 			}
 			ast.Inspect(call, func(n ast.Node) bool {

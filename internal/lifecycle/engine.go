@@ -114,8 +114,7 @@ func (m *Manager) plan(v vm.VM, img image.Manifest) feature.Blueprint {
 	b := feature.Blueprint{
 		Image: img,
 		Machine: vm.Machine{
-			ID: v.ID, Dir: m.layout.Jail(v.ID),
-			VCPU: v.Spec.VCPU, Memory: v.Spec.Memory, CID: v.Lease.CID,
+			ID: v.ID, Dir: m.layout.Jail(v.ID), CID: v.Lease.CID,
 		},
 	}
 	b.Hold(v.ID, vm.RecordDir, m.layout.VM(v.ID), vm.UntilDelete)

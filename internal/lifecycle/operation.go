@@ -91,7 +91,7 @@ func unforeseen(c fault.Code) bool {
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
 	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindPause: "pause VM", KindResume: "resume VM",
-	KindRestore: "restore VM", KindDestroy: "empty trash of VM",
+	KindSet: "set VM", KindRestore: "restore VM", KindDestroy: "empty trash of VM",
 	KindPull: "pull image", KindImport: "import image",
 }
 
@@ -108,6 +108,7 @@ const (
 	KindPause  = "vm.pause"
 	KindResume = "vm.resume"
 	KindEnded  = "vm.ended" // the guest or its hypervisor ended by itself
+	KindSet    = "vm.set"   // what its owner asks of it
 
 	KindRestart = "vm.restart" // started by its restart policy
 

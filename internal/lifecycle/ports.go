@@ -15,6 +15,7 @@ import (
 
 	"banger/internal/agentproto"
 	"banger/internal/event"
+	"banger/internal/feature"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -75,6 +76,7 @@ type Guest interface {
 	Stats(ctx context.Context) (agentproto.Stats, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
+	feature.Guest
 	// SetClock tells it the host's time, and returns how far its clock was behind.
 	SetClock(ctx context.Context) (time.Duration, error)
 	Close() error

@@ -154,7 +154,7 @@ func (m *Manager) stop(ctx context.Context, job *op.Job, v vm.VM, patience time.
 			return err
 		}
 	}
-	v.State, v.Reason, v.Process = vm.Stopped, "", nil
+	v.State, v.Reason = vm.Stopped, ""
 	return run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, ending(job)) }}})
 }
 
@@ -203,7 +203,7 @@ func (m *Manager) rest(v vm.VM, o *op.Operation) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
 	m.release(v.ID)
-	v.Process = nil
+	v.Rests()
 	records, err := m.store.Records(ctx, v.ID)
 	if err != nil {
 		return err

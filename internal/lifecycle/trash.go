@@ -82,7 +82,8 @@ func (m *Manager) Restore(ctx context.Context, caller vm.Caller, selector, name 
 		}
 		v.Name = name
 	}
-	v.State, v.Desired, v.Reason, v.Process = vm.Restoring, vm.Stopped, "", nil
+	v.State, v.Desired, v.Reason = vm.Restoring, vm.Stopped, ""
+	v.Rests()
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
 	if err := m.admitBack(ctx, v); err != nil {

@@ -14,9 +14,11 @@ import (
 	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/feature/bootset"
+	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
+	"banger/internal/feature/restart"
 	"banger/internal/feature/sshaccess"
 	"banger/internal/hosttest"
 	"banger/internal/image"
@@ -104,9 +106,10 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
 		Features: []feature.Feature{
-			disk.Root(layout, w.host), disk.Work(layout, w.host), &nic.Feature{Links: w.host},
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, w.host, w.host), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			identity.Feature{},
+			restart.Feature{},
 			sshaccess.Feature{},
 		},
 		Capacity: w.host, Meter: w.host, Rules: w.rules,

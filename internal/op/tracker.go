@@ -131,7 +131,7 @@ func (j *Job) Snapshot() Operation {
 
 func (j *Job) copy() Operation {
 	o := j.op
-	o.Stages = slices.Clone(o.Stages)
+	o.Stages, o.Warnings = slices.Clone(o.Stages), slices.Clone(o.Warnings)
 	return o
 }
 
@@ -193,6 +193,11 @@ func (j *Job) Note(name string, took time.Duration) {
 	if noted {
 		j.stageEnded(now, len(now.Stages)-1)
 	}
+}
+
+// Warn adds what may go wrong one day, one line.
+func (j *Job) Warn(text string) {
+	j.update(func(o *Operation) { o.Warnings = append(o.Warnings, text) })
 }
 
 // maxStages bounds what a chatty guest can add.

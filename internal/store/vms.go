@@ -19,13 +19,8 @@ import (
 // taken name is fault.AlreadyExists.
 func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm.Lease, error), hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
 	err := s.change(ctx, func(tx *sql.Tx) error {
-		var other string
-		switch err := tx.QueryRowContext(ctx, "SELECT id FROM vms WHERE name = ?", v.Name).Scan(&other); {
-		case err == nil:
-			return fault.New(fault.AlreadyExists, "the name is taken").WithOp("create VM", v.Name).
-				WithHint("choose another name, or remove that VM with `banger vm delete %s`", v.Name)
-		case !errors.Is(err, sql.ErrNoRows):
-			return err
+		if err := unnamed(ctx, tx, v.Name); err != nil {
+			return fault.From(err).WithOp("create VM", v.Name)
 		}
 		taken, err := addresses(ctx, tx)
 		if err != nil {
@@ -78,6 +73,20 @@ func (s *Store) Commit(ctx context.Context, c vm.Change) error {
 	}, func() { s.known.keep(c.VM, c.Remove) })
 }
 
+// unnamed refuses a name that a VM has. It says not what the name was wanted for.
+func unnamed(ctx context.Context, tx *sql.Tx, name string) error {
+	var other string
+	err := tx.QueryRowContext(ctx, "SELECT id FROM vms WHERE name = ?", name).Scan(&other)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		err = fault.New(fault.AlreadyExists, "the name is taken").
+			WithHint("choose another name, or remove that VM with `banger vm delete %s`", name)
+	}
+	return err
+}
+
 // applyVM changes or removes the VM itself, and tells of it.
 func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
 	before, err := stored(ctx, tx, c.VM.ID)
@@ -94,6 +103,11 @@ func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
 			return err
 		}
 		return tell(ctx, tx, event.OfRemoval(*before))
+	}
+	if before.Name != c.VM.Name {
+		if err := unnamed(ctx, tx, c.VM.Name); err != nil {
+			return err
+		}
 	}
 	if err := updateVM(ctx, tx, c.VM); err != nil {
 		return err

@@ -21,6 +21,14 @@ type VM struct {
 	Timezone string `json:"timezone,omitempty"` // IANA name; empty leaves it to the guest
 	Locale   string `json:"locale,omitempty"`   // as in LANG; empty leaves it to the guest
 
+	// Settings are those of features that have no field of their own, by key, as the owner wrote them.
+	Settings map[string]string `json:"settings,omitempty"`
+	// Pending are the keys of settings that a VM which runs takes at its next start.
+	Pending []string `json:"pending,omitempty"`
+	// Booted is what its hypervisor was started with, whatever Spec has become since. Zero while there is none, and
+	// for one that was started by a banger that did not know.
+	Booted Spec `json:"booted,omitzero"`
+
 	Desired State   `json:"desired"` // Running or Stopped
 	State   State   `json:"state"`   // what was last observed
 	Reason  string  `json:"reason,omitempty"`

@@ -20,44 +20,56 @@ type Disks interface {
 	Clone(ctx context.Context, src, dst string, size int64) (method string, err error)
 	// Exists reports whether path is a regular file.
 	Exists(path string) (bool, error)
+	// Grow makes the file at path size bytes long where it is shorter. It never shrinks it.
+	Grow(path string, size int64) error
+}
+
+// Drives is what the features need of the hypervisor.
+type Drives interface {
+	// Redrive has the hypervisor look at a drive's file anew, and tell the guest how large it is.
+	Redrive(ctx context.Context, id vm.ID, d vm.Drive) error
 }
 
 // Feature is one disk of a VM.
 type Feature struct {
 	name   string
 	source string // file of the image that it is cloned from
-	file   string // file of the VM that it becomes
-	size   func(vm.Spec) int64
-	guest  func(*feature.Blueprint)
+	drive  vm.Drive
+	device string // in the guest
+	key    string // of the setting that is its size
+	size   func(*vm.Spec) *int64
+	mount  *agentproto.Mount // nil where the agent needs no word to mount it
 
 	layout vm.Layout
 	disks  Disks
+	drives Drives
 }
 
 // Root is the root overlay: the first drive, /dev/vda in the guest. The agent finds it there without
 // being told and grows its file system to the device.
-func Root(layout vm.Layout, disks Disks) *Feature {
+func Root(layout vm.Layout, disks Disks, drives Drives) *Feature {
 	return &Feature{
-		name: "root-disk", source: image.FileRoot, file: vm.FileRootDisk,
-		size: func(s vm.Spec) int64 { return s.RootDisk },
-		guest: func(b *feature.Blueprint) {
-			b.Machine.Drives = append(b.Machine.Drives, vm.Drive{ID: "root", Path: vm.FileRootDisk, Root: true})
-		},
-		layout: layout, disks: disks,
+		name: "root-disk", source: image.FileRoot,
+		drive:  vm.Drive{ID: "root", Path: vm.FileRootDisk, Root: true},
+		device: "/dev/vda",
+		key:    "root_disk",
+		size:   func(s *vm.Spec) *int64 { return &s.RootDisk },
+		layout: layout, disks: disks, drives: drives,
 	}
 }
 
 // Work is the work disk: the second drive, mounted at /root. The guest grows the file system as it
 // mounts it: that costs no child process on the host, and online only the groups in use are touched.
-func Work(layout vm.Layout, disks Disks) *Feature {
+func Work(layout vm.Layout, disks Disks, drives Drives) *Feature {
+	const device = "/dev/vdb"
 	return &Feature{
-		name: "work-disk", source: image.FileWorkSeed, file: vm.FileWorkDisk,
-		size: func(s vm.Spec) int64 { return s.WorkDisk },
-		guest: func(b *feature.Blueprint) {
-			b.Machine.Drives = append(b.Machine.Drives, vm.Drive{ID: "work", Path: vm.FileWorkDisk})
-			b.Guest.Mounts = append(b.Guest.Mounts, agentproto.Mount{Device: "/dev/vdb", Path: "/root", FSType: "ext4", Grow: true})
-		},
-		layout: layout, disks: disks,
+		name: "work-disk", source: image.FileWorkSeed,
+		drive:  vm.Drive{ID: "work", Path: vm.FileWorkDisk},
+		device: device,
+		key:    "work_disk",
+		size:   func(s *vm.Spec) *int64 { return &s.WorkDisk },
+		mount:  &agentproto.Mount{Device: device, Path: "/root", FSType: "ext4", Grow: true},
+		layout: layout, disks: disks, drives: drives,
 	}
 }
 
@@ -65,11 +77,16 @@ func Work(layout vm.Layout, disks Disks) *Feature {
 func (f *Feature) Name() string { return f.name }
 
 // Contribute adds the drive and what the guest does with it.
-func (f *Feature) Contribute(_ vm.VM, b *feature.Blueprint) { f.guest(b) }
+func (f *Feature) Contribute(_ vm.VM, b *feature.Blueprint) {
+	b.Machine.Drives = append(b.Machine.Drives, f.drive)
+	if f.mount != nil {
+		b.Guest.Mounts = append(b.Guest.Mounts, *f.mount)
+	}
+}
 
 // Provision clones the disk from the image.
 func (f *Feature) Provision(ctx context.Context, v vm.VM, report feature.Report) error {
-	method, err := f.disks.Clone(ctx, filepath.Join(f.layout.Image(v.Image.ID), f.source), f.path(v), f.size(v.Spec))
+	method, err := f.disks.Clone(ctx, filepath.Join(f.layout.Image(v.Image.ID), f.source), f.path(v), *f.size(&v.Spec))
 	if err != nil {
 		return err
 	}
@@ -77,8 +94,8 @@ func (f *Feature) Provision(ctx context.Context, v vm.VM, report feature.Report)
 	return nil
 }
 
-// Up checks that the disk is there. It never makes one: an empty disk in place of a lost one would
-// hide the loss.
+// Up checks that the disk is there, and makes it as large as it is to be: its growth may have been cut short. It
+// never makes one: an empty disk in place of a lost one would hide the loss.
 func (f *Feature) Up(_ context.Context, v vm.VM, _ feature.Report) error {
 	ok, err := f.disks.Exists(f.path(v))
 	if err != nil {
@@ -88,7 +105,56 @@ func (f *Feature) Up(_ context.Context, v vm.VM, _ feature.Report) error {
 		return fault.New(fault.Corrupt, "its %s is missing: %s", f.name, f.path(v)).WithOp("start VM", v.Name).
 			WithHint("put the file back from where it was moved or from a backup; nothing was changed")
 	}
+	return f.disks.Grow(f.path(v), *f.size(&v.Spec))
+}
+
+func (f *Feature) path(v vm.VM) string { return filepath.Join(f.layout.Jail(v.ID), f.drive.Path) }
+
+// Settings implements feature.Setter: a disk can grow.
+func (f *Feature) Settings() []feature.Setting {
+	return []feature.Setting{{
+		Key:   f.key,
+		Get:   func(v vm.VM) string { return vm.FormatSize(*f.size(&v.Spec)) },
+		Set:   f.set,
+		Apply: f.apply,
+	}}
+}
+
+// set refuses to shrink a disk. Its file system could not be made smaller while it is mounted, and what is cut off
+// a file is gone.
+func (f *Feature) set(v *vm.VM, value string) error {
+	size, err := vm.ParseSize(value)
+	if err != nil {
+		return err
+	}
+	has := f.size(&v.Spec)
+	if size < *has {
+		return fault.New(fault.Invalid, "%s is less than the %s that it has, and a disk never shrinks", vm.FormatSize(size), vm.FormatSize(*has)).
+			WithOp("size VM's", f.key).WithHint("choose more than it has; for less make another VM, and copy what is to be kept")
+	}
+	*has = size
 	return nil
 }
 
-func (f *Feature) path(v vm.VM) string { return filepath.Join(f.layout.Jail(v.ID), f.file) }
+// apply grows the file, then has the hypervisor and the guest take notice. Only the file can fail it: from then on
+// the next boot fills the disk, if nothing does before.
+func (f *Feature) apply(ctx context.Context, c feature.Change, report feature.Report) (later string, err error) {
+	size := *f.size(&c.Is.Spec)
+	if err := f.disks.Grow(f.path(c.Is), size); err != nil {
+		return "", err
+	}
+	report(vm.FormatSize(size))
+	if !c.Runs() {
+		return "", nil
+	}
+	if c.Guest == nil {
+		return "there is no guest to ask now", nil
+	}
+	if err := f.drives.Redrive(ctx, c.Is.ID, f.drive); err != nil {
+		return fault.From(err).Msg, nil
+	}
+	if err := c.Guest.Grow(ctx, f.device, size); err != nil {
+		return fault.From(err).Msg, nil
+	}
+	return "", nil
+}

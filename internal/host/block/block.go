@@ -123,6 +123,24 @@ func copySparse(ctx context.Context, to, from *os.File, size int64) error {
 	return to.Truncate(size)
 }
 
+// Grow makes the file at path size bytes long where it is shorter. It never shrinks it. What it adds is a hole. The new
+// length need not be durable: a guest that has filled the disk flushes it, and before that nothing depends on it.
+func (Disks) Grow(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fault.System(err, "grow disk", path)
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("it is not a regular file")
+	case info.Size() < size:
+		err = f.Truncate(size)
+	}
+	return fault.System(errors.Join(err, f.Close()), "grow disk", path)
+}
+
 // Exists reports whether path is a regular file.
 func (Disks) Exists(path string) (bool, error) {
 	info, err := os.Lstat(path)

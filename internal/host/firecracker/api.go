@@ -98,6 +98,17 @@ const (
 	stateResumed vmState = "Resumed"
 )
 
+// balloonUpdate is what PATCH /balloon takes.
+type balloonUpdate struct {
+	AmountMiB int64 `json:"amount_mib"`
+}
+
+// driveUpdate is what PATCH /drives/{drive_id} takes.
+type driveUpdate struct {
+	DriveID    string `json:"drive_id"`
+	PathOnHost string `json:"path_on_host"`
+}
+
 // apiError is the body of every refusal.
 type apiError struct {
 	FaultMessage string `json:"fault_message"`

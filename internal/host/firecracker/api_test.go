@@ -61,6 +61,8 @@ func TestTypesAgreeWithTheDescription(t *testing.T) {
 	get := s.Paths["/"]["get"].Responses
 	s.compare(t, "GET / 200", get["200"].Schema, reflect.TypeFor[instanceInfo](), false)
 	s.compare(t, "PATCH /vm", schema{Ref: "#/definitions/Vm"}, reflect.TypeFor[vmUpdate](), true)
+	s.compare(t, "PATCH /balloon", schema{Ref: "#/definitions/BalloonUpdate"}, reflect.TypeFor[balloonUpdate](), true)
+	s.compare(t, "PATCH /drives", schema{Ref: "#/definitions/PartialDrive"}, reflect.TypeFor[driveUpdate](), true)
 	s.compare(t, "GET / default", get["default"].Schema, reflect.TypeFor[apiError](), false)
 }
 

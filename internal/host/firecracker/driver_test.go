@@ -87,6 +87,13 @@ func standIn(args []string) error {
 			}
 			state = map[vmState]instanceState{statePaused: paused, stateResumed: running}[to.State]
 			w.WriteHeader(http.StatusNoContent)
+		case "PATCH/balloon", "PATCH/drives/root":
+			body, _ := io.ReadAll(r.Body)
+			fmt.Fprintf(os.Stdout, "%s %s\n", r.URL.Path, body)
+			w.WriteHeader(http.StatusNoContent)
+		case "PATCH/drives/work":
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"fault_message":"Invalid block device ID!"}`)
 		default: // anything else ends the guest, with last words
 			fmt.Fprint(os.Stdout, "reboot: Restarting system")
 			_ = server.Close()
