@@ -128,7 +128,7 @@ func TestSetOfARunningVM(t *testing.T) {
 	if d := cmp.Diff([]string{"memory"}, v.Pending); d != "" || w.host.Seen(id).Memory != vm.GiB {
 		t.Errorf("waiting: %s; the guest sees %+v", d, w.host.Seen(id))
 	}
-	w.must(w.ends((*hosttest.Host).Reboot))
+	w.must(w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot))
 	if d := cmp.Diff(asWanted(w.find("dev")), w.host.Seen(id)); d != "" || w.find("dev").Pending != nil {
 		t.Errorf("after a reboot (-want +seen):\n%s", d)
 	}
