@@ -282,6 +282,8 @@ func (f *fake) routes() http.Handler {
 	for _, verb := range []string{"start", "stop", "kill"} {
 		handle("POST /v1/vms/{vm}/"+verb, func(r *http.Request) (any, error) { return f.power(verb, r.PathValue("vm"), false) })
 	}
+	handle("PATCH /v1/vms/{vm}", f.set)
+	handle("POST /v1/vms/{vm}/plan", f.plan)
 	handle("DELETE /v1/vms/{vm}", func(r *http.Request) (any, error) {
 		return f.power("delete", r.PathValue("vm"), r.URL.Query().Get("force") == "true")
 	})

@@ -200,6 +200,16 @@ func (c *Client) KillVM(ctx context.Context, selector string) (op.Operation, err
 	return call[op.Operation](ctx, c, http.MethodPost, vmPath(selector, "/kill"), nil)
 }
 
+// SetVM begins to change what is asked of a VM.
+func (c *Client) SetVM(ctx context.Context, selector string, r api.SetVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPatch, vmPath(selector, ""), r)
+}
+
+// PlanVM tells what SetVM would alter.
+func (c *Client) PlanVM(ctx context.Context, selector string, r api.SetVM) ([]api.Altered, error) {
+	return call[[]api.Altered](ctx, c, http.MethodPost, vmPath(selector, "/plan"), r)
+}
+
 // DeleteVM begins to delete a VM.
 func (c *Client) DeleteVM(ctx context.Context, selector string, r api.DeleteVM) (op.Operation, error) {
 	how := "?force=" + strconv.FormatBool(r.Force) + "&now=" + strconv.FormatBool(r.Now)

@@ -39,13 +39,14 @@ func TestEveryRoute(t *testing.T) {
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
 	}
 	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
 	short := shown
 	short.Arch, short.Desired, short.MAC, short.HostKey, short.Keys, short.PID, short.Dir = "", "", "", "", nil, 0, ""
-	short.Logs, short.Created, short.Timezone, short.Locale, short.Restart = api.Logs{}, time.Time{}, "", "", ""
+	short.Logs, short.Created, short.Timezone, short.Locale, short.Restart, short.Settings = api.Logs{}, time.Time{}, "", "", "", nil
 	brief := manifest()
 	brief.Packages = nil
 	spec := machine().Spec
@@ -72,6 +73,12 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) {
 			return c.Stats(ctx, client.StatsQuery{VMs: []string{"dev", "test"}, Labels: []string{"a=b"}, Shared: true})
 		}, `stats ["dev" "test"] {[{a b true}]} true`, []vm.Stats{{ID: machine().ID, Name: "dev", Host: &vm.Usage{RSS: 7}}}},
+		{func() (any, error) {
+			return c.SetVM(ctx, "dev", api.SetVM{Settings: map[string]string{"vcpu": "2"}, Labels: map[string]*string{"a": nil}})
+		}, `set "dev" map[vcpu:2] 1`, begun(lifecycle.KindSet, "dev")},
+		{func() (any, error) {
+			return c.PlanVM(ctx, "dev", api.SetVM{Settings: map[string]string{"vcpu": "2"}, Labels: map[string]*string{"a": new("b")}})
+		}, `plan "dev" map[vcpu:2] b`, []api.Altered{{Key: "vcpu", From: "1", To: "2", Restart: "why"}}},
 		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
 		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},

@@ -132,7 +132,7 @@ func TestBadRequestsAreFaults(t *testing.T) {
 		"bad query":          {"DELETE /v1/vms/dev?force=perhaps", "", 400, fault.Invalid, "force"},
 		"no such route":      {"GET /v1/nothing", "", 404, fault.NotFound, "there is no GET /v1/nothing"},
 		"no such version":    {"GET /v2/vms", "", 404, fault.NotFound, "there is no GET /v2/vms"},
-		"no such method":     {"PATCH /v1/vms/dev", "", 404, fault.NotFound, "there is no PATCH /v1/vms/dev"},
+		"no such method":     {"PUT /v1/vms/dev", "", 404, fault.NotFound, "there is no PUT /v1/vms/dev"},
 		"no such log":        {"GET /v1/vms/dev/logs?source=passwd", "", 400, fault.Invalid, "there is no such log"},
 		"dial to no port":    {"GET /v1/vms/dev/dial?port=ssh", "", 400, fault.Invalid, "the port is not a number"},
 		"dial as it is":      {"GET /v1/vms/dev/dial?port=22", "", 400, fault.Invalid, "does not ask for the upgrade"},

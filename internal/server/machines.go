@@ -23,7 +23,7 @@ type (
 	}
 	// huma does not look into embedded structs that are not exported.
 	listInput struct {
-		Brief bool `query:"brief" doc:"only what a table of many shows: id, name, owner, labels, image, spec, state, reason, address, started"`
+		Brief bool `query:"brief" doc:"only what a table of many shows: id, name, owner, labels, image, spec, pending, state, reason, address, started"`
 	}
 	stopInput struct {
 		VM   string `path:"vm" doc:"name, id or unique prefix of an id"`
@@ -109,7 +109,7 @@ func began(o op.Operation, err error) (*answer[op.Operation], error) {
 // brief keeps what a table of many VMs shows.
 func brief(v api.VM) api.VM {
 	return api.VM{
-		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Image: v.Image, Spec: v.Spec,
+		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Image: v.Image, Spec: v.Spec, Pending: v.Pending,
 		State: v.State, Reason: v.Reason, Address: v.Address, Started: v.Started,
 	}
 }
@@ -118,6 +118,7 @@ func brief(v api.VM) api.VM {
 func (s *server) show(v vm.VM) api.VM {
 	out := api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Arch: v.Arch, Image: v.Image, Spec: v.Spec,
+		Settings: v.Settings, Pending: v.Pending,
 		Timezone: v.Timezone, Locale: v.Locale, Restart: v.Restart.String(),
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),

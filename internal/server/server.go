@@ -38,6 +38,8 @@ type Verbs interface {
 	Kill(ctx context.Context, caller vm.Caller, selector string) (op.Operation, error)
 	Delete(ctx context.Context, caller vm.Caller, selector string, r lifecycle.DeleteRequest) (op.Operation, error)
 	Stats(ctx context.Context, caller vm.Caller, r lifecycle.StatsRequest) ([]vm.Stats, error)
+	Set(ctx context.Context, caller vm.Caller, selector string, r lifecycle.SetRequest) (op.Operation, error)
+	PlanSet(ctx context.Context, caller vm.Caller, selector string, r lifecycle.SetRequest) ([]lifecycle.Altered, error)
 	Trash(caller vm.Caller) []lifecycle.Trashed
 	Restore(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
 	Destroy(caller vm.Caller, selector string) (op.Operation, error)
@@ -114,6 +116,7 @@ func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	a := humago.New(mux, apiConfig())
 	s.machines(a)
+	s.sets(a)
 	s.trash(a)
 	s.stats(a)
 	s.pictures(a)
@@ -148,6 +151,7 @@ func OpenAPI() ([]byte, error) {
 	a := humago.New(mux, c)
 	s := &server{}
 	s.machines(a)
+	s.sets(a)
 	s.trash(a)
 	s.stats(a)
 	s.pictures(a)

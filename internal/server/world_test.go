@@ -298,6 +298,7 @@ func machine() vm.VM {
 		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
 		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
 		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: vm.RestartAlways,
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
 	}
 }
 
@@ -354,6 +355,14 @@ func (v *verbs) Destroy(c vm.Caller, selector string) (op.Operation, error) {
 
 func (v *verbs) Delete(_ context.Context, c vm.Caller, selector string, r lifecycle.DeleteRequest) (op.Operation, error) {
 	return v.began(c, lifecycle.KindDelete, selector, v.called(c, "delete %q %v", selector, r.Force))
+}
+
+func (v *verbs) Set(_ context.Context, c vm.Caller, selector string, r lifecycle.SetRequest) (op.Operation, error) {
+	return v.began(c, lifecycle.KindSet, selector, v.called(c, "set %q %v %d", selector, r.Settings, len(r.Labels)))
+}
+
+func (v *verbs) PlanSet(_ context.Context, c vm.Caller, selector string, r lifecycle.SetRequest) ([]lifecycle.Altered, error) {
+	return []lifecycle.Altered{{Key: "vcpu", From: "1", To: "2", Restart: "why"}}, v.called(c, "plan %q %v %s", selector, r.Settings, *r.Labels["a"])
 }
 
 func (v *verbs) Ping(_ context.Context, c vm.Caller, selector string) (agentproto.Info, time.Duration, error) {

@@ -76,6 +76,10 @@ func list(ctx context.Context, a *app.App, labels []string) error {
 func listTable(a *app.App, vms []api.VM) {
 	p, now := a.IO.OutPalette(), time.Now()
 	heading := []string{"NAME", "ID", "STATE", "IMAGE", "VCPU", "MEMORY", "ADDRESS", "UPTIME"}
+	anyPending := slices.ContainsFunc(vms, func(v api.VM) bool { return len(v.Pending) > 0 })
+	if anyPending {
+		heading = append(heading, "AT NEXT START")
+	}
 	anyLabels := slices.ContainsFunc(vms, func(v api.VM) bool { return len(v.Labels) > 0 })
 	if anyLabels {
 		heading = append(heading, "LABELS")
@@ -91,6 +95,9 @@ func listTable(a *app.App, vms []api.VM) {
 			term.Text(nouns.FormatSize(v.Spec.Memory)),
 			term.Text(v.Address),
 			term.Text(uptime(v, now)),
+		}
+		if anyPending {
+			row = append(row, term.Text(strings.Join(v.Pending, ",")))
 		}
 		if anyLabels {
 			row = append(row, term.Text(labelText(v.Labels)))

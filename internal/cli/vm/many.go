@@ -25,13 +25,17 @@ const atOnce = 16
 
 // selection is which VMs a command works on: those that are named, or those that its flags choose.
 type selection struct {
+	flag   string // that chooses by label; empty is "label"
 	labels []string
 	all    bool
 }
 
 // on gives a command `NAME...`, --label and --all.
 func (s *selection) on(cmd *cobra.Command, a *app.App) {
-	cmd.Flags().StringArrayVar(&s.labels, "label", nil, "all of yours with this label, `KEY` or KEY=VALUE; may be repeated")
+	if s.flag == "" {
+		s.flag = "label"
+	}
+	cmd.Flags().StringArrayVar(&s.labels, s.flag, nil, "all of yours with this label, `KEY` or KEY=VALUE; may be repeated")
 	cmd.Flags().BoolVar(&s.all, "all", false, "all of yours")
 	cmd.Args = s.check
 	cmd.ValidArgsFunction = a.Complete(-1, app.VMs)
@@ -49,11 +53,11 @@ func (s *selection) check(cmd *cobra.Command, names []string) error {
 	if ways == 1 {
 		return nil
 	}
-	msg := "it needs NAME..., --label or --all"
+	msg := "it needs NAME..., --%s or --all"
 	if ways > 1 {
-		msg = "names, --label and --all do not go together"
+		msg = "names, --%s and --all do not go together"
 	}
-	return fault.New(fault.Invalid, "%s", msg).WithOp(cmd.CommandPath(), "").WithHint("usage: %s", cmd.UseLine())
+	return fault.New(fault.Invalid, msg, s.flag).WithOp(cmd.CommandPath(), "").WithHint("usage: %s", cmd.UseLine())
 }
 
 // target is a VM to work on, or why there is none of that name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,7 @@ func show(a *app.App, v api.VM) {
 		term.Text("root disk"), term.Text(nouns.FormatSize(v.Spec.RootDisk)),
 		term.Text("work disk"), term.Text(nouns.FormatSize(v.Spec.WorkDisk)+" at /root"),
 		term.Text("restart"), term.Text(v.Restart),
+		term.Text("at next start"), term.Text(strings.Join(v.Pending, ", ")),
 		term.Text("time zone"), term.Text(v.Timezone),
 		term.Text("locale"), term.Text(v.Locale),
 		term.Text("address"), term.Text(v.Address),
