@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,7 @@ type File struct {
 	VM     VM     `toml:"vm"`
 	Daemon Daemon `toml:"daemon"` // only the daemon goes by it, and by what follows
 
+	Metrics   Metrics   `toml:"metrics"`
 	Admission Admission `toml:"admission"`
 	Quota     Quota     `toml:"quota"`
 	// UserQuota has what stands in place of Quota for some users, by uid.
@@ -71,6 +73,32 @@ type Daemon struct {
 	BootTimeout    Duration `toml:"boot_timeout"`
 	StopTimeout    Duration `toml:"stop_timeout"`
 	TrashGrace     Duration `toml:"trash_grace"` // how long a deleted VM can be restored
+}
+
+// Metrics says where the daemon's figures can be read besides its socket.
+type Metrics struct {
+	Listen Loopback `toml:"listen"` // the zero value is nowhere
+}
+
+// Loopback is an address and a port that only this host can reach.
+type Loopback struct{ netip.AddrPort }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Loopback) UnmarshalText(text []byte) error {
+	addr, err := netip.ParseAddrPort(string(text))
+	bad := func(msg string) error {
+		return fault.New(fault.Invalid, "%s", msg).WithOp("read address", string(text)).WithHint("write one such as 127.0.0.1:9400, or [::1]:9400")
+	}
+	switch {
+	case err != nil:
+		return bad("it is no IP address with a port")
+	case !addr.Addr().Unmap().IsLoopback():
+		return bad("it is no loopback address: figures are for this host only")
+	case addr.Port() == 0:
+		return bad("the port is missing")
+	}
+	l.AddrPort = addr
+	return nil
 }
 
 // Admission says how much VMs may take of the host.
@@ -233,6 +261,7 @@ func load(system, socket string) (Client, error) {
 type Served struct {
 	Daemon
 	Socket    string
+	Metrics   netip.AddrPort // invalid is nowhere
 	VM        Defaults
 	Admission Admission
 	Quota     Quota
@@ -267,7 +296,7 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
 }
 
 // byUID reads the names of tables as users.

@@ -147,10 +147,14 @@ func TestMistakesOfTheEnvironment(t *testing.T) {
 		{"BANGER_VM_WORK_DISK", "8 gallons", `read size "8 gallons": the unit is unknown`, "write a number with a unit, such as 512M or 20G"},
 		{"BANGER_VM_TIMEZONE", "Rome!", `read time zone "Rome!": it is not a time zone`, "write a name of the IANA database, such as UTC or Europe/Rome"},
 		{"BANGER_LOG_LEVEL", "loud", `read "loud": it is no log level`, "choose debug, info, warn or error"},
+		{"BANGER_METRICS_LISTEN", "0.0.0.0:9400", `read address "0.0.0.0:9400": it is no loopback address: figures are for this host only`, "write one such as 127.0.0.1:9400, or [::1]:9400"},
+		{"BANGER_METRICS_LISTEN", "[::ffff:192.0.2.1]:9400", `read address "[::ffff:192.0.2.1]:9400": it is no loopback address: figures are for this host only`, "write one such as 127.0.0.1:9400, or [::1]:9400"},
+		{"BANGER_METRICS_LISTEN", "localhost:9400", `read address "localhost:9400": it is no IP address with a port`, "write one such as 127.0.0.1:9400, or [::1]:9400"},
+		{"BANGER_METRICS_LISTEN", "127.0.0.1:0", `read address "127.0.0.1:0": the port is missing`, "write one such as 127.0.0.1:9400, or [::1]:9400"},
 		{"BANGER_BOOT_TIMEOUT", "60", `read "60": it is not a time span`, "write a number with a unit, such as 90s or 2m"},
 		{"BANGER_STOP_TIMEOUT", "-3s", `read "-3s": it is not a time span`, "write a number with a unit, such as 90s or 2m"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
 			dir := home(t)
 			t.Setenv(c.name, c.value)
 			_, err := config.LoadDaemon(filepath.Join(dir, "none.toml"))
@@ -257,5 +261,17 @@ func TestAdmission(t *testing.T) {
 	d, err := config.LoadDaemon(path)
 	if err != nil || d.Admission != (config.Admission{MemoryOvercommit: 3.5, LowWater: config.Size(3 * vm.GiB)}) || d.Quota != (config.Quota{VMs: 5, Memory: config.Size(4 * vm.GiB)}) {
 		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	dir := home(t)
+	path := filepath.Join(dir, "system.toml")
+	if d, err := config.LoadDaemon(path); err != nil || d.Metrics.IsValid() {
+		t.Errorf("unasked: %v, %v", d.Metrics, err)
+	}
+	write(t, path, "[metrics]\nlisten = '[::1]:9400'\n")
+	if d, err := config.LoadDaemon(path); err != nil || d.Metrics.String() != "[::1]:9400" {
+		t.Errorf("%v, %v", d.Metrics, err)
 	}
 }

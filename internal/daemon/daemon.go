@@ -65,6 +65,7 @@ type Daemon struct {
 	kernels   *boot.Kernels
 	images    *imagebuild.Builder
 	tracker   *op.Tracker
+	counts    *counts
 	manager   *lifecycle.Manager
 	children  atomic.Int64  // programs run since start
 	upgrade   chan struct{} // closed when a newer build is to be executed
@@ -89,7 +90,8 @@ func Run(ctx context.Context, cfg config.Served) error {
 		return err
 	}
 	defer closeLog()
-	d.tracker = op.NewTracker(lifecycle.Journal(d.log))
+	d.counts = newCounts()
+	d.tracker = op.NewTracker(lifecycle.Journal(d.log), d.counts)
 	if d.lock, err = acquire(filepath.Join(cfg.StateDir, "lock")); err != nil {
 		return err
 	}
@@ -133,6 +135,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
+	hide := d.serveMetrics(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
 	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
@@ -165,6 +168,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	}
 	stop()
 	leave()
+	hide()
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)
@@ -250,7 +254,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			restart.Feature{},
 			sshaccess.Feature{},
 		},
-		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg),
+		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg), Refused: d.counts.refused,
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,

@@ -43,10 +43,10 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Rules.Share(all, v); err != nil {
+	if err := m.refuses("quota", m.Rules.Share(all, v)); err != nil {
 		return nil, err
 	}
-	if err := m.Rules.RunningShare(all, v); err != nil {
+	if err := m.refuses("quota", m.Rules.RunningShare(all, v)); err != nil {
 		return nil, err
 	}
 	if err := m.admitMemory(all, v); err != nil {
@@ -130,7 +130,7 @@ func (m *Manager) admitBack(ctx context.Context, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	return m.Rules.Share(all, v)
+	return m.refuses("quota", m.Rules.Share(all, v))
 }
 
 // admitStart commits the intent to start a VM, unless the host cannot take it now or its owner may not run
@@ -156,7 +156,7 @@ func (m *Manager) roomFor(ctx context.Context, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Rules.RunningShare(all, v); err != nil {
+	if err := m.refuses("quota", m.Rules.RunningShare(all, v)); err != nil {
 		return err
 	}
 	if err := m.admitMemory(all, v); err != nil {
@@ -171,7 +171,7 @@ func (m *Manager) admitMemory(all []vm.VM, v vm.VM) error {
 	if err != nil {
 		return fault.System(err, "read the host's memory", "")
 	}
-	return m.Rules.Memory(memory, all, v)
+	return m.refuses("memory", m.Rules.Memory(memory, all, v))
 }
 
 func (m *Manager) admitDisk(now, growth int64) (warning string, err error) {
@@ -179,7 +179,16 @@ func (m *Manager) admitDisk(now, growth int64) (warning string, err error) {
 	if err != nil {
 		return "", fault.System(err, "read the free space of", m.layout.State)
 	}
-	return m.Rules.Disk(space, now, growth)
+	warning, err = m.Rules.Disk(space, now, growth)
+	return warning, m.refuses("disk", err)
+}
+
+// refuses passes on what a rule says, and has a refusal counted.
+func (m *Manager) refuses(lack string, err error) error {
+	if err != nil && m.Refused != nil {
+		m.Refused(lack)
+	}
+	return err
 }
 
 func (m *Manager) allocated(paths ...string) (sum int64, err error) {

@@ -27,16 +27,20 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 		room  func(*hosttest.Room)
 		rules admission.Rules
 		want  string
+		lack  string
 	}{
 		"memory": {
+			lack: "memory",
 			room: func(r *hosttest.Room) { r.Memory = 2 * vm.GiB },
 			want: "its 1 GiB of memory do not fit: 1 other running VM has 1 GiB of the 1.9 GiB that this host has for VMs",
 		},
 		"a full disk": {
+			lack: "disk",
 			room: func(r *hosttest.Room) { r.Space = admission.Space{Free: vm.GiB, Size: 100 * vm.GiB} },
 			want: "the disk is below its low-water mark: 1 GiB are free, the mark is at 5 GiB",
 		},
 		"a copy of the image": {
+			lack: "disk",
 			room: func(r *hosttest.Room) {
 				r.Space = admission.Space{Free: 6 * vm.GiB, Size: 100 * vm.GiB}
 				r.Copies, r.File = true, vm.GiB
@@ -44,6 +48,7 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 			want: "its disks take 2 GiB at once, and 1 GiB are left above the low-water mark of 5 GiB",
 		},
 		"quota": {
+			lack:  "quota",
 			rules: admission.Rules{Quota: admission.Quota{VMs: 1}},
 			want:  "it would be VM number 2 of uid 1000, who may have 1",
 		},
@@ -56,7 +61,12 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 				w.host.SetRoom(c.room)
 			}
 			w.host.FailAt(0)
+			var lacks []string
+			w.m.Refused = func(lack string) { lacks = append(lacks, lack) }
 			w.refused(w.create("dev"), `create VM "dev": `+c.want)
+			if len(lacks) != 1 || lacks[0] != c.lack {
+				t.Errorf("counted was a lack of %v, want %s", lacks, c.lack)
+			}
 			if made := w.host.Effects(); len(made) > 0 {
 				t.Errorf("made before the refusal: %v", made)
 			}

@@ -30,6 +30,7 @@ type Config struct {
 	Capacity Capacity
 	Meter    Meter
 	Rules    admission.Rules
+	Refused  func(lack string) // is told what was lacking when something is not admitted: memory, disk or quota; may be nil
 	Tracker  *op.Tracker
 	Log      *slog.Logger
 

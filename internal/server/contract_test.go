@@ -90,6 +90,7 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.PullImage(ctx, api.PullImage{Name: "debian:13"}) }, `pull "debian:13"`, begun(lifecycle.KindPull, "debian:13")},
 		{func() (any, error) { return nil, c.DeleteImage(ctx, "debian:12") }, `delete image "debian:12"`, nil},
 		{func() (any, error) { return c.Status(ctx) }, "status", api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}}},
+		{func() (any, error) { return c.Metrics(ctx) }, "metrics", "banger_vms 1\n"},
 		{func() (any, error) { return c.Doctor(ctx) }, "doctor", []api.Check{{Name: "KVM", Result: api.CheckFailed, Detail: "none", Fix: "get one"}}},
 		{func() (any, error) { return c.Upgrade(ctx) }, "upgrade", api.Upgrade{From: buildinfo.Info{Stamp: 1}, To: buildinfo.Info{Stamp: 2}, Done: true}},
 		{func() (any, error) { return c.Version(ctx) }, "", buildinfo.Current()},

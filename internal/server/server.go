@@ -67,6 +67,8 @@ type Operations interface {
 type Daemon interface {
 	Status(ctx context.Context) (api.Status, error)
 	Doctor(ctx context.Context) []api.Check
+	// Metrics is a page of figures as Prometheus reads them.
+	Metrics(ctx context.Context) (string, error)
 	// Upgrade answers whether a newer build is on disk; the daemon executes it once this answer is out.
 	Upgrade(ctx context.Context) (api.Upgrade, error)
 }
@@ -128,6 +130,7 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/images/import", s.importImage)
 	mux.HandleFunc("GET /v1/operations/{id}/events", s.events)
 	mux.HandleFunc("GET /v1/events", s.changes)
+	mux.HandleFunc("GET /v1/metrics", s.metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fault.New(fault.NotFound, "there is no %s %s", r.Method, r.URL.Path).
 			WithHint("see /v1/openapi.json for what there is; a newer command may ask what this daemon does not know"))

@@ -419,6 +419,10 @@ func (v *verbs) Status(context.Context) (api.Status, error) {
 	return api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}, Operations: v.tracker.List()}, v.called(vm.Caller{}, "status")
 }
 
+func (v *verbs) Metrics(context.Context) (string, error) {
+	return "banger_vms 1\n", v.called(vm.Caller{}, "metrics")
+}
+
 func (v *verbs) Doctor(context.Context) []api.Check {
 	_ = v.called(vm.Caller{}, "doctor")
 	return []api.Check{{Name: "KVM", Result: api.CheckFailed, Detail: "none", Fix: "get one"}}

@@ -99,3 +99,8 @@ const (
 	// Restoring is on the way back from the trash.
 	Restoring State = "restoring"
 )
+
+// States lists them all.
+func States() []State {
+	return []State{Creating, Stopped, Starting, Running, Paused, Stopping, Crashed, Deleting, Restoring}
+}
