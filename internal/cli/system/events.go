@@ -33,6 +33,9 @@ Each event has an id. With -o json each is one line; resume with the last "id" y
 			if cmd.Flags().Changed("vm") && q.VM == "" {
 				return fault.New(fault.Invalid, "the name is empty").WithOp("read --vm", "").WithHint("give a VM's name or id")
 			}
+			if q.Kept && q.Since == "" {
+				q.Since = "0" // else there were nothing to tell
+			}
 			c, err := a.Connect(cmd.Context())
 			if err != nil {
 				return err
@@ -59,7 +62,7 @@ Each event has an id. With -o json each is one line; resume with the last "id" y
 	f := cmd.Flags()
 	f.StringVar(&q.Since, "since", "", "also what happened after this event's `ID` (0: all that is kept), or within this time, such as 10m")
 	f.StringVar(&q.VM, "vm", "", "only what is about this VM, a `NAME` or id")
-	f.BoolVar(&q.Kept, "no-follow", false, "end with what has happened already")
+	f.BoolVar(&q.Kept, "no-follow", false, "end with what has happened already: all that is kept, without --since")
 	_ = cmd.RegisterFlagCompletionFunc("vm", a.Complete(-1, app.VMs)) // fails only for a flag that is not there
 	return cmd
 }
