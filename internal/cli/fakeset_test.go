@@ -8,7 +8,6 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/fault"
-	"banger/internal/op"
 	"banger/internal/vm"
 )
 
@@ -66,5 +65,5 @@ func (f *fake) set(r *http.Request) (any, error) {
 		}
 	}
 	v.Labels = labels
-	return op.Operation(o), nil
+	return o, nil
 }

@@ -79,7 +79,9 @@ func setVMs(ctx context.Context, a *app.App, s *selection, names []string, o set
 	}
 	return many(ctx, a, s, names, verb{
 		name: "set", past: "is set",
-		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) { return c.SetVM(ctx, id, r) },
+		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
+			return c.SetVM(ctx, id, r)
+		},
 	}, o.manner)
 }
 
