@@ -52,9 +52,8 @@ func (k *Kernels) Link(ctx context.Context, imageID, dir string) error {
 func (k *Kernels) initrd(ctx context.Context, imageID string) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.fingerprintAgent(); err != nil {
-		return "", fault.New(fault.Requirement, "the agent cannot be read: %w", err).WithOp("make initrd", k.Agent).
-			WithHint("install banger-agent beside bangerd, or set agent_bin")
+	if err := k.checkAgent(); err != nil {
+		return "", err
 	}
 	dir := filepath.Join(k.Layout.Boot(), k.agent.sum+"-"+imageID)
 	path := filepath.Join(dir, "initrd")
@@ -94,6 +93,21 @@ func (k *Kernels) make(path, imageID string) error {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+// CheckAgent returns the path of the agent that guests get, or why it cannot be read.
+func (k *Kernels) CheckAgent() (path string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.Agent, k.checkAgent()
+}
+
+func (k *Kernels) checkAgent() error {
+	if err := k.fingerprintAgent(); err != nil {
+		return fault.New(fault.Requirement, "the agent cannot be read: %w", err).WithOp("make initrd", k.Agent).
+			WithHint("install banger-agent beside bangerd, or set agent_bin")
+	}
+	return nil
 }
 
 // fingerprintAgent reads the agent again only when its file has changed.

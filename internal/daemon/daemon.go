@@ -66,6 +66,7 @@ type Daemon struct {
 	images    *imagebuild.Builder
 	tracker   *op.Tracker
 	counts    *counts
+	features  []feature.Feature
 	manager   *lifecycle.Manager
 	children  atomic.Int64  // programs run since start
 	upgrade   chan struct{} // closed when a newer build is to be executed
@@ -223,7 +224,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	d.subnet = &subnet{configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
 	// now keeps the first of them from waiting.
-	if err := d.subnet.require(ctx); err != nil {
+	if _, err := d.subnet.Require(ctx); err != nil {
 		d.log.Warn("no subnet for VMs", "error", err)
 	}
 	d.driver = firecracker.New(orDefault(d.cfg.FirecrackerBin, "firecracker"), d.layout, groups, d.log)
@@ -240,20 +241,21 @@ func (d *Daemon) compose(ctx context.Context) error {
 	if err != nil {
 		d.log.Warn("try whether files can share blocks", "error", err)
 	}
+	// Every feature of a VM, in the order in which its devices appear in the guest.
+	d.features = []feature.Feature{
+		&compute.Feature{Balloons: d.driver},
+		disk.Root(d.layout, disks, d.driver),
+		disk.Work(d.layout, disks, d.driver),
+		&nic.Feature{Links: d.links, Subnet: d.subnet},
+		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
+		identity.Feature{},
+		restart.Feature{},
+		sshaccess.Feature{},
+	}
 	d.manager = lifecycle.New(lifecycle.Config{
 		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
 		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: d.dirs,
-		// Every feature of a VM, in the order in which its devices appear in the guest.
-		Features: []feature.Feature{
-			&compute.Feature{Balloons: d.driver},
-			disk.Root(d.layout, disks, d.driver),
-			disk.Work(d.layout, disks, d.driver),
-			&nic.Feature{Links: d.links},
-			&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
-			identity.Feature{},
-			restart.Feature{},
-			sshaccess.Feature{},
-		},
+		Features: d.features,
 		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg), Refused: d.counts.refused,
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
@@ -269,18 +271,13 @@ func (d *Daemon) compose(ctx context.Context) error {
 	return nil
 }
 
-// preflight is what every start of a VM needs of the host.
+// preflight is what every start of a VM needs of the host, beside what its features need.
 func (d *Daemon) preflight(ctx context.Context) error {
 	if _, err := kvm.Check(); err != nil {
 		return err
 	}
-	if err := link.CheckTUN(); err != nil {
-		return err
-	}
-	if _, err := d.driver.Version(ctx); err != nil {
-		return err
-	}
-	return d.subnet.require(ctx)
+	_, err := d.driver.Version(ctx)
+	return err
 }
 
 // agentPath finds the agent: as configured, beside bangerd, or where packages put it.

@@ -11,11 +11,11 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/doctor"
 	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/host/block"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/kvm"
-	"banger/internal/host/link"
 	"banger/internal/host/proc"
 	"banger/internal/op"
 )
@@ -94,15 +94,7 @@ func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 			}
 			return f, err
 		},
-		Agent: func(context.Context) (string, error) {
-			_, err := os.Stat(d.kernels.Agent)
-			return d.kernels.Agent, err
-		},
-		TUN: func(context.Context) error { return link.CheckTUN() },
-		Subnet: func(ctx context.Context) (string, error) {
-			err := d.subnet.require(ctx)
-			return d.subnet.now().String(), err
-		},
+		Features: d.checks(),
 		Programs: doctor.HostPrograms(),
 		LookPath: exec.LookPath,
 		Space: func(context.Context) (doctor.Space, error) {
@@ -111,4 +103,15 @@ func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 		},
 		Reflink: func(context.Context) (bool, error) { return block.Reflinks(d.cfg.StateDir) },
 	})
+}
+
+// checks are those of all features.
+func (d *Daemon) checks() []feature.Check {
+	var all []feature.Check
+	for _, f := range d.features {
+		if c, ok := f.(feature.Checker); ok {
+			all = append(all, c.Checks()...)
+		}
+	}
+	return all
 }

@@ -31,18 +31,19 @@ func (s *subnet) now() netip.Prefix {
 	return s.kept
 }
 
-// require says why there is none.
-func (s *subnet) require(ctx context.Context) error {
+// Require returns it, or says why there is none.
+func (s *subnet) Require(ctx context.Context) (netip.Prefix, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.kept.IsValid() {
-		return nil
+		return s.kept, nil
 	}
 	p, err := s.find(ctx)
-	if err == nil {
-		s.kept = p
+	if err != nil {
+		return netip.Prefix{}, err
 	}
-	return err
+	s.kept = p
+	return p, nil
 }
 
 // find takes the configured one, or the one of earlier, or a free one.

@@ -38,7 +38,7 @@ func TestSubnet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &subnet{configured: c.configured, store: &noted{c.stored}, inUse: func(context.Context) ([]netip.Prefix, error) { return c.used, nil }}
-			err := s.require(t.Context())
+			_, err := s.Require(t.Context())
 			if fault.CodeOf(err) != c.code || err != nil && fault.From(err).Hint == "" {
 				t.Errorf("got %v", err)
 			}
@@ -54,11 +54,11 @@ func TestASubnetIsLookedForUntilThereIsOne(t *testing.T) {
 	used := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/16")}
 	kept := &noted{}
 	s := &subnet{store: kept, inUse: func(context.Context) ([]netip.Prefix, error) { return used, nil }}
-	if err := s.require(t.Context()); !fault.Is(err, fault.Exhausted) || s.now().IsValid() || kept.p.IsValid() {
+	if _, err := s.Require(t.Context()); !fault.Is(err, fault.Exhausted) || s.now().IsValid() || kept.p.IsValid() {
 		t.Errorf("with none free: %v, %s", err, s.now())
 	}
 	used = nil
-	if err := s.require(t.Context()); err != nil || !s.now().IsValid() || kept.p != s.now() {
+	if _, err := s.Require(t.Context()); err != nil || !s.now().IsValid() || kept.p != s.now() {
 		t.Errorf("with all free: %v, %s, stored %s", err, s.now(), kept.p)
 	}
 	lease, err := s.pick(nil)
@@ -66,7 +66,7 @@ func TestASubnetIsLookedForUntilThereIsOne(t *testing.T) {
 		t.Errorf("leased %+v, %v", lease, err)
 	}
 	used = []netip.Prefix{s.now()}
-	if err := s.require(t.Context()); err != nil {
+	if _, err := s.Require(t.Context()); err != nil {
 		t.Errorf("VMs are in it by now: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/vm"
 )
 
@@ -23,9 +24,7 @@ type Probes struct {
 	Firecracker func(context.Context) (Firecracker, error)
 	Kernel      func(context.Context) (release string, err error)
 	Cgroups     func(context.Context) error
-	Agent       func(context.Context) (path string, err error)
-	TUN         func(context.Context) error
-	Subnet      func(context.Context) (string, error) // CIDR
+	Features    []feature.Check
 	Programs    []Program
 	LookPath    func(program string) (path string, err error)
 	Space       func(context.Context) (Space, error)
@@ -96,9 +95,6 @@ const (
 	checkCgroups     = "cgroups"
 	checkKVM         = "KVM"
 	checkFirecracker = "Firecracker"
-	checkAgent       = "agent"
-	checkTUN         = "TUN"
-	checkSubnet      = "subnet"
 	checkSpace       = "disk space"
 	checkReflink     = "reflinks"
 	checkSocket      = "socket"
@@ -121,9 +117,9 @@ func Report(ctx context.Context, p Probes) []api.Check {
 	add(judge(ctx, checkCgroups, asked(p.Cgroups), said("cgroup2 is mounted"), "mount it: mount -t cgroup2 none /sys/fs/cgroup"))
 	add(judge(ctx, checkKVM, p.KVM, judgeKVM, "load the module kvm_intel or kvm_amd, and see that /dev/kvm is there"))
 	add(judge(ctx, checkFirecracker, p.Firecracker, judgeFirecracker, "put firecracker on PATH, or set firecracker_bin"))
-	add(judge(ctx, checkAgent, p.Agent, ok, "put banger-agent beside bangerd, or set agent_bin"))
-	add(judge(ctx, checkTUN, asked(p.TUN), said("network devices can be made"), "load the module tun, and see that /dev/net/tun is there"))
-	add(judge(ctx, checkSubnet, p.Subnet, ok, "set subnet in the daemon's configuration to one that is free"))
+	for _, c := range p.Features {
+		add(judge(ctx, c.Name, c.Probe, ok, c.Fix))
+	}
 	for _, prog := range p.Programs {
 		checks = append(checks, judgeProgram(prog, p.LookPath))
 	}

@@ -13,6 +13,7 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/doctor"
 	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/vm"
 )
 
@@ -39,9 +40,7 @@ func TestReportOfAGoodHost(t *testing.T) {
 		Cgroups:     func(context.Context) error { return nil },
 		KVM:         answer(doctor.KVM{APIVersion: 12, Arch: "amd64", Extension: "svm"}),
 		Firecracker: answer(doctor.Firecracker{Path: "/usr/bin/firecracker", Version: "1.16.1"}),
-		Agent:       answer("/usr/lib/banger/banger-agent"),
-		TUN:         func(context.Context) error { return nil },
-		Subnet:      answer("10.223.0.0/22"),
+		Features:    []feature.Check{{Name: "agent", Probe: answer("/usr/lib/banger/banger-agent")}, {Name: "subnet", Probe: answer("10.223.0.0/22")}},
 		Programs:    doctor.HostPrograms()[:1],
 		LookPath:    func(p string) (string, error) { return "/sbin/" + p, nil },
 		Space:       answer(doctor.Space{Path: "/var/lib/banger", Free: 100 * vm.GiB, LowWater: 2 * vm.GiB}),
@@ -54,7 +53,6 @@ ok cgroups: cgroup2 is mounted
 ok KVM: usable, svm
 ok Firecracker: 1.16.1 at /usr/bin/firecracker
 ok agent: /usr/lib/banger/banger-agent
-ok TUN: network devices can be made
 ok subnet: 10.223.0.0/22
 ok mke2fs: /sbin/mke2fs
 ok disk space: 100 GiB free in /var/lib/banger
@@ -116,9 +114,9 @@ func TestVerdictsOfBadHosts(t *testing.T) {
 			"warning Firecracker: 1.12.1 at /fc; known of this version: a; b -> use a newer release where these matter to you\n",
 		},
 		"no TUN": {
-			doctor.Probes{TUN: func(context.Context) error {
-				return fault.New(fault.Requirement, "no such device").WithHint("modprobe tun")
-			}},
+			doctor.Probes{Features: []feature.Check{{Name: "TUN", Fix: "another", Probe: func(context.Context) (string, error) {
+				return "", fault.New(fault.Requirement, "no such device").WithHint("modprobe tun")
+			}}}},
 			"failed TUN: no such device -> modprobe tun\n",
 		},
 		"programs missing": {
@@ -184,9 +182,7 @@ func TestEveryFindingHasAFix(t *testing.T) {
 		Cgroups:     func(context.Context) error { return boom },
 		KVM:         broken[doctor.KVM](boom),
 		Firecracker: broken[doctor.Firecracker](boom),
-		Agent:       broken[string](boom),
-		TUN:         func(context.Context) error { return boom },
-		Subnet:      broken[string](boom),
+		Features:    []feature.Check{{Name: "x", Probe: broken[string](boom), Fix: "mend it"}},
 		Programs:    doctor.HostPrograms(),
 		LookPath:    func(string) (string, error) { return "", boom },
 		Space:       broken[doctor.Space](boom),
@@ -194,7 +190,7 @@ func TestEveryFindingHasAFix(t *testing.T) {
 		Socket:      broken[doctor.Socket](boom),
 		Daemon:      broken[doctor.Daemon](boom),
 	})
-	if want := 11 + len(doctor.HostPrograms()); len(checks) != want {
+	if want := 9 + len(doctor.HostPrograms()); len(checks) != want {
 		t.Errorf("%d findings, want %d", len(checks), want)
 	}
 	for _, c := range checks {

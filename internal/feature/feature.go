@@ -38,6 +38,30 @@ type Remover interface {
 	Remove(ctx context.Context, r vm.Record) error
 }
 
+// Preflighter checks what a start needs, before anything of it is committed. A new VM has nothing yet.
+type Preflighter interface {
+	Preflight(ctx context.Context, v vm.VM) error
+}
+
+// Guard may refuse that a VM is deleted, also one that is to be killed for it: its error says why, and its hint the way
+// out. There is no other, so a guard that cannot find out does not object. g is nil where there is no guest to ask.
+type Guard interface {
+	Guard(ctx context.Context, v vm.VM, g Guest) error
+}
+
+// Checker tells doctor what to look at on the host.
+type Checker interface {
+	Checks() []Check
+}
+
+// Check is one look at the host. What Probe finds is a line for people; its error's hint is how to mend it, and Fix
+// is that of one that has none.
+type Check struct {
+	Name  string
+	Probe func(ctx context.Context) (detail string, err error)
+	Fix   string
+}
+
 // Report tells what a step is doing now, one short line.
 type Report func(detail string)
 

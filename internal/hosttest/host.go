@@ -407,9 +407,11 @@ func (g *gated) Commit(ctx context.Context, c vm.Change) error {
 	return g.Store.Commit(ctx, c)
 }
 
+func subnet() netip.Prefix { return netip.MustParsePrefix("198.18.0.0/24") }
+
 // Lease is a lease picker over a small subnet.
 func Lease(taken []netip.Addr) (vm.Lease, error) {
-	subnet := netip.MustParsePrefix("198.18.0.0/24")
+	subnet := subnet()
 	for a := subnet.Addr().Next().Next(); subnet.Contains(a); a = a.Next() {
 		if !slices.Contains(taken, a) {
 			return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: subnet.Addr().Next(), MAC: "02:00:" + fmt.Sprintf("%x:%x:%x:%x", a.As4()[0], a.As4()[1], a.As4()[2], a.As4()[3]), CID: 3}, nil

@@ -3,6 +3,7 @@ package hosttest
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"path/filepath"
 
 	"banger/internal/fault"
@@ -124,3 +125,12 @@ func (g *guest) change(label string, change func(*Seen)) error {
 	}
 	return nil
 }
+
+// CheckTUN implements nic.Links.
+func (h *Host) CheckTUN() error { return nil }
+
+// Require implements nic.Subnet.
+func (h *Host) Require(context.Context) (netip.Prefix, error) { return subnet(), nil }
+
+// CheckAgent implements bootset.Kernels.
+func (h *Host) CheckAgent() (string, error) { return "/lib/banger/banger-agent", nil }

@@ -41,7 +41,7 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
 	}
-	if err := m.Preflight(ctx); err != nil {
+	if err := m.preflight(ctx, v); err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
 	}
 	o := newOperation(KindCreate, v, caller.UID)

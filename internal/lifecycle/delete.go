@@ -33,6 +33,9 @@ func (m *Manager) Delete(ctx context.Context, caller vm.Caller, selector string,
 		if err := deletable(v, r.Force); err != nil {
 			return err
 		}
+		if err := m.guard(ctx, v); err != nil {
+			return err
+		}
 		v.State, v.Desired = vm.Deleting, vm.Deleting
 		if !r.Now {
 			v.Deleted = time.Now()

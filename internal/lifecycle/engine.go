@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/image"
 	"banger/internal/op"
@@ -47,6 +49,47 @@ func run(ctx context.Context, job *op.Job, groups ...group) error {
 		if err := eg.Wait(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// preflight asks whether the host has what a start of the VM needs.
+func (m *Manager) preflight(ctx context.Context, v vm.VM) error {
+	if err := m.Preflight(ctx); err != nil {
+		return err
+	}
+	for _, f := range m.features {
+		if p, ok := f.(feature.Preflighter); ok {
+			if err := p.Preflight(ctx, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// guardBudget is how long a guard may take to find out whether it objects.
+const guardBudget = 10 * time.Second
+
+// guard asks whether a feature objects to the VM's deletion.
+func (m *Manager) guard(ctx context.Context, v vm.VM) error {
+	ctx, cancel := context.WithTimeout(ctx, guardBudget)
+	defer cancel()
+	guest := m.guestIn(v)
+	for _, f := range m.features {
+		if g, ok := f.(feature.Guard); ok {
+			if err := g.Guard(ctx, v, guest); err != nil {
+				return fault.From(err).InOp("delete VM", v.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// guestIn is the agent of a VM that runs, for features; nil where there is none that could be asked.
+func (m *Manager) guestIn(v vm.VM) feature.Guest {
+	if l := m.liveOf(v.ID); l != nil && v.State == vm.Running {
+		return l.agent()
 	}
 	return nil
 }

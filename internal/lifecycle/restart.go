@@ -79,7 +79,7 @@ func (m *Manager) restartAfter(v vm.VM, pause time.Duration) {
 		if err != nil || !v.Due() {
 			return err
 		}
-		if err := m.Preflight(ctx); err != nil {
+		if err := m.preflight(ctx, v); err != nil {
 			return err
 		}
 		return m.start(ctx, job, v.ID)

@@ -199,10 +199,7 @@ func (m *Manager) set(ctx context.Context, job *op.Job, a alteration) error {
 	ctx = context.WithoutCancel(ctx)
 	bounded, cancel := context.WithTimeout(ctx, setBudget)
 	defer cancel()
-	c := feature.Change{Was: a.was}
-	if l := m.liveOf(a.was.ID); l != nil && a.was.State == vm.Running {
-		c.Guest = l.agent()
-	}
+	c := feature.Change{Was: a.was, Guest: m.guestIn(a.was)}
 	done, pending := a.was.Clone(), a.was.Clone()
 	var failure error
 	for _, s := range a.steps {

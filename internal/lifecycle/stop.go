@@ -21,7 +21,7 @@ func (m *Manager) Start(ctx context.Context, caller vm.Caller, selector string) 
 	if err := startable(v); err != nil {
 		return op.Operation{}, err
 	}
-	if err := m.Preflight(ctx); err != nil {
+	if err := m.preflight(ctx, v); err != nil {
 		return op.Operation{}, fault.From(err).InOp("start VM", v.Name)
 	}
 	return m.spawn(newOperation(KindStart, v, caller.UID), v.ID, func(ctx context.Context, job *op.Job) error {

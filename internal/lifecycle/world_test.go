@@ -48,6 +48,7 @@ type world struct {
 	// preflight is what the host lacks, if anything.
 	preflight atomic.Pointer[fault.Error]
 	rules     admission.Rules
+	more      []feature.Feature // after the others
 	bootID    string
 	log       *slog.Logger
 }
@@ -105,13 +106,13 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Layout: layout, Tag: tag, Arch: "amd64", BootID: w.bootID,
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
-		Features: []feature.Feature{
-			&compute.Feature{Balloons: w.host}, disk.Root(layout, w.host, w.host), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host},
+		Features: append([]feature.Feature{
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, w.host, w.host), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			identity.Feature{},
 			restart.Feature{},
 			sshaccess.Feature{},
-		},
+		}, w.more...),
 		Capacity: w.host, Meter: w.host, Rules: w.rules,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},

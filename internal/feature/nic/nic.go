@@ -4,6 +4,7 @@ package nic
 
 import (
 	"context"
+	"net/netip"
 
 	"banger/internal/agentproto"
 	"banger/internal/feature"
@@ -16,11 +17,20 @@ type Links interface {
 	Attach(ctx context.Context, lease vm.Lease) error
 	// Detach removes the TAP, and the bridge with its last port.
 	Detach(ctx context.Context, tap string) error
+	// CheckTUN reports whether TAPs can be made.
+	CheckTUN() error
+}
+
+// Subnet is where VMs have their addresses.
+type Subnet interface {
+	// Require says why there is none, or returns it.
+	Require(ctx context.Context) (netip.Prefix, error)
 }
 
 // Feature is the NIC.
 type Feature struct {
-	Links Links
+	Links  Links
+	Subnet Subnet
 }
 
 // Name implements feature.Feature.
@@ -35,6 +45,33 @@ func (*Feature) Contribute(v vm.VM, b *feature.Blueprint) {
 		Gateway: v.Lease.Gateway.String(),
 	}
 	b.Hold(v.ID, vm.RecordTAP, v.Lease.TAP, vm.UntilStop)
+}
+
+// Preflight looks whether the host can give a VM a NIC.
+func (f *Feature) Preflight(ctx context.Context, _ vm.VM) error {
+	if err := f.Links.CheckTUN(); err != nil {
+		return err
+	}
+	_, err := f.Subnet.Require(ctx)
+	return err
+}
+
+// Checks implements feature.Checker.
+func (f *Feature) Checks() []feature.Check {
+	return []feature.Check{
+		{
+			Name:  "TUN",
+			Probe: func(context.Context) (string, error) { return "network devices can be made", f.Links.CheckTUN() },
+			Fix:   "load the module tun, and see that /dev/net/tun is there",
+		}, {
+			Name: "subnet",
+			Probe: func(ctx context.Context) (string, error) {
+				p, err := f.Subnet.Require(ctx)
+				return p.String(), err
+			},
+			Fix: "set subnet in the daemon's configuration to one that is free",
+		},
+	}
 }
 
 // Up makes the TAP.

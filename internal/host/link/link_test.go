@@ -238,7 +238,7 @@ func TestInUse(t *testing.T) {
 }
 
 func TestCheckTUN(t *testing.T) {
-	if err := link.CheckTUN(); err != nil {
+	if err := link.New("ab12").CheckTUN(); err != nil {
 		t.Error(err)
 	}
 }

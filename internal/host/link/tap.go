@@ -13,7 +13,7 @@ const tunDevice = "/dev/net/tun"
 var errNoTUN = errors.New("the host has no " + tunDevice)
 
 // CheckTUN tells whether TAPs can be made: fault.Requirement when the kernel offers none, or not to us.
-func CheckTUN() error {
+func (*Links) CheckTUN() error {
 	f, err := openTUN()
 	if err != nil {
 		return explain("open", tunDevice, err)

@@ -17,6 +17,18 @@ func (v *VM) Boots() { v.Booted, v.Pending = v.Spec, nil }
 // Rests notes that no hypervisor runs: the next start takes everything.
 func (v *VM) Rests() { v.Process, v.Booted, v.Pending = nil, Spec{}, nil }
 
+// Write sets the value of a setting that has no field of its own. An empty one takes the setting away.
+func (v *VM) Write(key, value string) {
+	switch {
+	case value == "":
+		delete(v.Settings, key)
+	case v.Settings == nil:
+		v.Settings = map[string]string{key: value}
+	default:
+		v.Settings[key] = value
+	}
+}
+
 // Awaits notes whether the setting with this key waits for the next start.
 func (v *VM) Awaits(key string, waits bool) {
 	at, found := slices.BinarySearch(v.Pending, key)
