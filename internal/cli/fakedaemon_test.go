@@ -298,7 +298,12 @@ func (f *fake) routes() http.Handler {
 		}
 		return api.Ping{RoundTrip: 1234 * time.Microsecond, OS: "Debian GNU/Linux 12", Kernel: "6.1.0", Uptime: 3 * time.Minute, Agent: "2.0.0"}, nil
 	})
-	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if source := q.Get("source"); source != "console" {
+			fmt.Fprintf(w, "%s tail %s since %s\x1b[2J\n", source, q.Get("tail"), q.Get("since"))
+			return
+		}
 		fmt.Fprint(w, "Debian GNU/Linux 12\nlogin: \n")
 	})
 	mux.HandleFunc("GET /v1/vms/{vm}/dial", f.dial)

@@ -5,15 +5,18 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
+	"time"
+
+	"banger/internal/logtime"
 )
 
 // follower reads a log that grows and is now and then put aside for a new one, as path + ".1".
 type follower struct {
 	path  string
-	f     *os.File // nil until there is one
-	w     http.ResponseWriter
+	since time.Time // of a raw log only what was written since
+	f     *os.File  // nil until there is one
+	w     io.Writer
 	flush func() error
 }
 
@@ -33,25 +36,27 @@ func (l *follower) close() {
 	}
 }
 
-// tail sends the last lines, all when lines is zero, at most maxTail bytes of them.
-func (l *follower) tail(lines int) error {
+// tail sends the last lines, all when lines is zero, at most maxTail bytes of them. only leaves out those that are not
+// wanted, and counts them not.
+func (l *follower) tail(lines int, only func([]byte) []byte) error {
 	var text []byte
 	if l.f != nil {
 		end, err := l.f.Seek(0, io.SeekEnd)
 		if err != nil {
 			return err
 		}
-		if text, err = lastBytes(l.f, end, maxTail); err != nil {
+		if text, err = l.last(l.f, l.path, end, maxTail); err != nil {
 			return err
 		}
 	}
-	if room := maxTail - int64(len(text)); room > 0 && (lines == 0 || bytes.Count(text, []byte("\n")) < lines) {
+	if room := maxTail - int64(len(text)); room > 0 && (lines <= 0 || bytes.Count(only(text), []byte("\n")) < lines) {
 		older, err := l.older(room)
 		if err != nil {
 			return err
 		}
 		text = append(older, text...)
 	}
+	text = only(text)
 	if lines > 0 {
 		text = lastLines(text, lines)
 	}
@@ -78,7 +83,19 @@ func (l *follower) older(room int64) ([]byte, error) {
 	if l.holds(info) { // put aside since it was opened, and read already
 		return nil, nil
 	}
-	return lastBytes(f, info.Size(), room)
+	return l.last(f, l.path+".1", info.Size(), room)
+}
+
+// last reads the end of one of the log's files, of what was written to it since the time that is wanted.
+func (l *follower) last(f *os.File, path string, end, most int64) ([]byte, error) {
+	from := int64(0)
+	if !l.since.IsZero() {
+		var err error
+		if from, err = logtime.Offset(path, end, l.since); err != nil {
+			return nil, err
+		}
+	}
+	return lastBytes(f, end, min(most, end-from))
 }
 
 func (l *follower) holds(info os.FileInfo) bool {

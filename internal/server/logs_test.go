@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"banger/internal/client"
 	"banger/internal/fault"
@@ -89,19 +90,94 @@ func TestALongLogIsBounded(t *testing.T) {
 	}
 }
 
-func TestTheDaemonsLogIsRoots(t *testing.T) {
+// record is a line of the daemon's log.
+func record(at time.Time, id, rest string) string {
+	return fmt.Sprintf("{\"time\":%q,\"level\":\"INFO\",\"msg\":\"x\",\"id\":%q%s}\n", at.Format(time.RFC3339Nano), id, rest)
+}
+
+// TestTheDaemonsLogAboutAVM holds that a user is told what was logged about his VM, and nothing of what was logged beside.
+func TestTheDaemonsLogAboutAVM(t *testing.T) {
+	const dev, other = "1f0c6a2b9d3e", "77ab01cd23ef"
 	w := newWorld(t)
-	conn := w.connectAs(func() int {
-		if os.Getuid() == 0 {
-			return 12345
-		}
-		return os.Getuid()
-	}())
-	if _, err := io.WriteString(conn, "GET /v1/vms/dev/logs?source=daemon HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n"); err != nil {
+	now := time.Now()
+	old := record(now.Add(-2*time.Hour), dev, "")
+	stage := record(now.Add(-time.Hour), dev, `,"operation":"op-1","stage":"guest"`)
+	late := record(now, dev, `,"n":1`)
+	noise := record(now, other, "") + record(now, other, `,"operation":"op-2","error":"\"id\":\"`+dev+`\""`) +
+		"{\"time\":\"x\",\"id\":\"" + dev + "\"}\nno JSON about " + dev + "\n"
+	if err := os.MkdirAll(w.layout.State, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if answer := drainText(t, conn); !strings.HasPrefix(answer, "HTTP/1.1 403 ") || !strings.Contains(answer, string(fault.Forbidden)) {
-		t.Error(answer)
+	path := w.layout.DaemonLog()
+	w.write(path+".1", noise+old)
+	w.write(path, noise+stage+noise+late)
+	for _, c := range []struct {
+		q    client.LogQuery
+		want string
+	}{
+		{client.LogQuery{Source: "daemon"}, old + stage + late},
+		{client.LogQuery{Source: "daemon", Lines: 1}, late},
+		{client.LogQuery{Source: "daemon", Lines: 3}, old + stage + late},
+		{client.LogQuery{Source: "daemon", Since: "90m"}, stage + late},
+		{client.LogQuery{Source: "daemon", Since: now.Add(-time.Minute).Format(time.RFC3339)}, late},
+		{client.LogQuery{Source: "operation"}, stage},
+		{client.LogQuery{Source: "operation", Since: "1m"}, ""},
+	} {
+		if got := w.logs(c.q); got != c.want {
+			t.Errorf("%+v: %s\nwant %s", c.q, got, c.want)
+		}
+	}
+	for query, want := range map[string]string{"source=syslog": "there is no such log", "since=yesterday": "neither a time span nor a point in time", "since=-1m": "neither"} {
+		answer := drainText(t, w.raw("GET /v1/vms/dev/logs?"+query+" HTTP/1.0\r\n\r\n"))
+		if !strings.Contains(answer, " 400 ") || !strings.Contains(answer, want) {
+			t.Errorf("%s: %s", query, answer)
+		}
+	}
+
+	r, err := w.client.Logs(t.Context(), "dev", client.LogQuery{Source: "operation", Lines: 1, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	lines := bufio.NewReader(r)
+	next := record(now, dev, `,"operation":"op-3","stage":"nic"`)
+	for i, want := range []string{stage, next, strings.Replace(next, "nic", "disk", 1)} {
+		if got, err := lines.ReadString('\n'); err != nil || got != want {
+			t.Fatalf("followed line %d is %q, %v, want %q", i, got, err, want)
+		}
+		switch i {
+		case 0: // a line that comes in two parts
+			w.write(path, noise+next[:20])
+			w.write(path, next[20:])
+		case 1: // and one after it was put aside
+			if err := os.Rename(path, path+".1"); err != nil {
+				t.Fatal(err)
+			}
+			w.write(path, noise+strings.Replace(next, "nic", "disk", 1))
+		}
+	}
+}
+
+// TestLogsSince goes by what was noted when a raw log grew.
+func TestLogsSince(t *testing.T) {
+	w := newWorld(t)
+	path := w.consoleLog("old\n")
+	w.write(path+".times", fmt.Sprintf("%d 0\n", time.Now().Add(-time.Hour).Unix()))
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".times", path+".1.times"); err != nil {
+		t.Fatal(err)
+	}
+	w.write(path, "new\nnewer\n")
+	w.write(path+".times", fmt.Sprintf("%d 0\n%d 4\n", time.Now().Add(-time.Minute).Unix(), time.Now().Unix()))
+	for since, want := range map[string]string{"2h": "old\nnew\nnewer\n", "30m": "new\nnewer\n", "10s": "newer\n"} {
+		if got := w.logs(client.LogQuery{Source: "console", Since: since}); got != want {
+			t.Errorf("since %s: %q, want %q", since, got, want)
+		}
+	}
+	if got := w.logs(client.LogQuery{Source: "console", Since: "2h", Lines: 1}); got != "newer\n" {
+		t.Errorf("the last line of them is %q", got)
 	}
 }
 

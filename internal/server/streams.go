@@ -3,10 +3,8 @@ package server
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"strconv"
@@ -158,68 +156,4 @@ func pipe(dst net.Conn, src io.Reader) {
 		return
 	}
 	_ = half.CloseWrite()
-}
-
-// Bounds of reading a log.
-const (
-	maxTail    = 4 << 20 // bytes
-	followStep = 200 * time.Millisecond
-)
-
-// logs sends a VM's raw log, or to root the daemon's. The text is escaped by whoever shows it.
-func (s *server) logs(w http.ResponseWriter, r *http.Request) {
-	path, err := s.logPath(r)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	q := r.URL.Query()
-	lines, _ := strconv.Atoi(q.Get("tail")) // absent is all
-	l := &follower{path: path, w: w, flush: http.NewResponseController(w).Flush}
-	if err := l.open(); err != nil {
-		refuse(w, fault.System(err, "read log", path))
-		return
-	}
-	defer l.close()
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if err := l.tail(lines); err != nil || q.Get("follow") != "true" {
-		return
-	}
-	tick := time.NewTicker(followStep)
-	defer tick.Stop()
-	for {
-		select {
-		case <-r.Context().Done():
-			return
-		case <-tick.C:
-		}
-		err := l.more()
-		if errors.Is(err, fs.ErrNotExist) { // not begun yet, or deleted with its VM
-			_, err = s.logPath(r)
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (s *server) logPath(r *http.Request) (string, error) {
-	caller := callerOf(r.Context())
-	v, err := s.Verbs.Find(r.Context(), caller, r.PathValue("vm"))
-	if err != nil {
-		return "", err
-	}
-	switch source := r.URL.Query().Get("source"); source {
-	case "", "console":
-		return s.Layout.ConsoleLog(v.ID), nil
-	case "firecracker":
-		return s.Layout.FirecrackerLog(v.ID), nil
-	case "daemon":
-		if caller.UID != 0 {
-			return "", fault.New(fault.Forbidden, "the daemon's log tells of everyone's VMs").WithOp("read log", source).WithHint("use sudo")
-		}
-		return s.Layout.DaemonLog(), nil
-	default:
-		return "", fault.New(fault.Invalid, "there is no such log").WithOp("read log", source).WithHint("choose console, firecracker or daemon")
-	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/host/drain"
+	"banger/internal/logtime"
 	"banger/internal/store"
 	"banger/internal/vm"
 )
@@ -163,7 +164,9 @@ func (d Dirs) keepLogs(id vm.ID, place string) ([]string, error) {
 	}
 	var paths []string
 	for _, e := range entries {
-		paths = append(paths, filepath.Join(place, e.Name()))
+		if !strings.HasSuffix(e.Name(), logtime.Suffix) {
+			paths = append(paths, filepath.Join(place, e.Name()))
+		}
 	}
 	return paths, d.prune()
 }

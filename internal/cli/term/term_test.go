@@ -213,7 +213,7 @@ func TestFollowInASmallTerminal(t *testing.T) {
 func TestCopyLines(t *testing.T) {
 	in := "[\x1b[0;32m  OK  \x1b[0m] Started.\r\n\x1b]0;owned\a\tx\n\n" + strings.Repeat("y", 40<<10) + "\nlogin: "
 	var b bytes.Buffer
-	if err := term.CopyLines(&b, strings.NewReader(in)); err != nil {
+	if err := term.CopyLines(&b, strings.NewReader(in), ""); err != nil {
 		t.Fatal(err)
 	}
 	got := b.String()

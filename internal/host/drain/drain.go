@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/host/plain"
+	"banger/internal/logtime"
 )
 
 // Bounds of one drain.
@@ -161,9 +162,10 @@ func (d *Drain) Close() error {
 
 // log is a file that is set aside when it is full.
 type log struct {
-	path string
-	file *os.File
-	size int64
+	path  string
+	file  *os.File
+	size  int64
+	times logtime.Notes
 }
 
 func (l *log) open() error {
@@ -187,6 +189,9 @@ func (l *log) write(p []byte) error {
 		if err := os.Rename(l.path, l.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		if err := l.times.PutAside(l.path, l.path+".1"); err != nil {
+			return err
+		}
 		old := l.file
 		if err := l.open(); err != nil {
 			return err
@@ -195,7 +200,8 @@ func (l *log) write(p []byte) error {
 			return err
 		}
 	}
+	noted := l.times.Grows(l.path, l.size)
 	n, err := l.file.Write(p)
 	l.size += int64(n)
-	return err
+	return errors.Join(err, noted)
 }

@@ -100,7 +100,7 @@ func TestLogIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(logfile + "*")
-	if d := cmp.Diff([]string{logfile, logfile + ".1"}, files); err != nil || d != "" {
+	if d := cmp.Diff([]string{logfile, logfile + ".1", logfile + ".1.times", logfile + ".times"}, files); err != nil || d != "" {
 		t.Error(err, d)
 	}
 	for _, f := range files {
