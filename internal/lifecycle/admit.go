@@ -99,7 +99,7 @@ func (m *Manager) admitChange(ctx context.Context, job *op.Job, was, is vm.VM) e
 		return err
 	}
 	if grown := is.Spec.RootDisk + is.Spec.WorkDisk - was.Spec.RootDisk - was.Spec.WorkDisk; grown > 0 {
-		if err := m.Rules.Share(all, is); err != nil {
+		if err := m.refuses("quota", m.Rules.Share(all, is)); err != nil {
 			return err
 		}
 		growth, err := m.growth(all)
@@ -115,7 +115,7 @@ func (m *Manager) admitChange(ctx context.Context, job *op.Job, was, is vm.VM) e
 		}
 	}
 	if is.Spec.Memory > was.Spec.Memory || is.Spec.VCPU > was.Spec.VCPU {
-		if err := errors.Join(m.Rules.RunningShare(all, is), m.admitMemory(all, is)); err != nil {
+		if err := errors.Join(m.Rules.RunningShare(all, is), m.memoryFits(all, is)); err != nil {
 			job.Warn("as things are it could not be started: " + fault.From(err).Msg)
 		}
 	}
@@ -167,11 +167,19 @@ func (m *Manager) roomFor(ctx context.Context, v vm.VM) error {
 }
 
 func (m *Manager) admitMemory(all []vm.VM, v vm.VM) error {
+	err := m.memoryFits(all, v)
+	if fault.Is(err, fault.Exhausted) {
+		return m.refuses("memory", err)
+	}
+	return err
+}
+
+func (m *Manager) memoryFits(all []vm.VM, v vm.VM) error {
 	memory, err := m.Capacity.Memory()
 	if err != nil {
 		return fault.System(err, "read the host's memory", "")
 	}
-	return m.refuses("memory", m.Rules.Memory(memory, all, v))
+	return m.Rules.Memory(memory, all, v)
 }
 
 func (m *Manager) admitDisk(now, growth int64) (warning string, err error) {

@@ -19,10 +19,7 @@ import (
 func Fill(device string, dir *os.File) error {
 	have, room, err := blocks(device)
 	if err == nil && room > have {
-		err = option(dir, "init_itable")
-		if err == nil {
-			err = resize(dir, room)
-		}
+		err = errors.Join(option(dir, "init_itable"), resize(dir, room)) // a kernel that cannot do the first grows slowly
 	}
 	return errors.Join(err, KeepSparse(dir))
 }
@@ -33,7 +30,15 @@ func KeepSparse(dir *os.File) error { return option(dir, "noinit_itable") }
 // option changes one option of a mounted file system. All others, and whether it may be written, stay as its
 // owner has them.
 func option(dir *os.File, name string) error {
-	fd, err := unix.Fspick(int(dir.Fd()), "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(dir.Fd()), &st)
+	if err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		err = unix.EROFS // kernels before 5.17 would make it writable
+	}
+	var fd int
+	if err == nil {
+		fd, err = unix.Fspick(int(dir.Fd()), "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	}
 	if err == nil {
 		err = errors.Join(unix.FsconfigSetFlag(fd, name), unix.FsconfigReconfigure(fd), unix.Close(fd))
 	}

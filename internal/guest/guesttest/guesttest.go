@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -241,6 +242,9 @@ type machine struct {
 	born    time.Time
 	behind  atomic.Int64 // nanoseconds
 	restart func()
+
+	mu      sync.Mutex
+	changes []string
 }
 
 func (m *machine) Now() time.Time { return time.Now().Add(-time.Duration(m.behind.Load())) }
@@ -253,10 +257,34 @@ func (m *machine) SetClock(now time.Time) error {
 func (m *machine) Uptime() time.Duration            { return time.Since(m.born) }
 func (m *machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
 
-// The test's own host is neither grown nor renamed.
-func (m *machine) Grow(context.Context, string, int64) error { return nil }
-func (m *machine) Rename(string) error                       { return nil }
 func (m *machine) Restart()                                  { m.restart() }
+
+// Grow notes what is asked: the test's own host stays as it is.
+func (m *machine) Grow(_ context.Context, device string, size int64) error {
+	return m.note(fmt.Sprintf("grow %s to %d", device, size))
+}
+
+// Rename notes it too.
+func (m *machine) Rename(hostname string) error {
+	if hostname == "" {
+		return errors.New("set the hostname:\x1b[2J no name")
+	}
+	return m.note("rename to " + hostname)
+}
+
+func (m *machine) note(change string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changes = append(m.changes, change)
+	return nil
+}
+
+// Changes are what the guest was asked to change about itself.
+func (g *Guest) Changes() []string {
+	g.machine.mu.Lock()
+	defer g.machine.mu.Unlock()
+	return slices.Clone(g.machine.changes)
+}
 
 func (m *machine) Info() agentproto.Info {
 	return agentproto.Info{Agent: "test", Version: agentproto.MaxVersion, OS: "Test OS", Hostname: "test", Uptime: m.Uptime()}
