@@ -257,7 +257,7 @@ func (m *machine) SetClock(now time.Time) error {
 func (m *machine) Uptime() time.Duration            { return time.Since(m.born) }
 func (m *machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
 
-func (m *machine) Restart()                                  { m.restart() }
+func (m *machine) Restart() { m.restart() }
 
 // Grow notes what is asked: the test's own host stays as it is.
 func (m *machine) Grow(_ context.Context, device string, size int64) error {
