@@ -161,10 +161,11 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 	case "impostor":
 		v.HostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDCx6b9Hu9RY8qDpEuHTeWSxg9iUhcOdZYWMaQvmGNN other"
 	case "broken":
-		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), op.Stage{Name: "boot"})
+		boot := op.Stage{Name: "boot", Done: true, Duration: time.Second, Outcome: op.Failed, Error: "the guest ended\x1b[2J"}
+		o := f.begin("vm.create", string(v.ID), v.Name, done("disks", 82), boot)
 		o.State, o.Ended = op.Failed, o.Created
 		o.Error = fault.New(fault.GuestFailed, "the guest ended before it was ready").WithOp("create VM", "broken").
-			WithDetail("Kernel panic\x1b[2J\nno init\n").WithLogs("/var/lib/banger/kept/console.log").WithHint("see the console's last lines")
+			WithDetail("Kernel panic\x1b[2J\nno init\n").WithLogs("/var/lib/banger/kept/console.log").WithHint("see the console's last lines").InStage("boot")
 		f.ops[len(f.ops)-1] = o
 		return o, nil
 	case "paused":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -248,6 +249,19 @@ func TestWordsAreCleaned(t *testing.T) {
 	send(t, c, agentproto.FromAgent{Ready: &agentproto.Ready{Uptime: -1}})
 	const cut = 512 - len(`\x1b]0;owned\a`) - len("…")
 	h.expect(t, `failed disks\r: \x1b]0;owned\a`+strings.Repeat("x", cut)+"…", "farewell unknown", "ready 0")
+}
+
+func TestFiguresAreBounded(t *testing.T) {
+	for said, want := range map[agentproto.Stats]agentproto.Stats{
+		{CPU: time.Second, MemTotal: 2, MemAvail: 1}:                 {CPU: time.Second, MemTotal: 2, MemAvail: 1},
+		{CPU: -1, MemTotal: -1, MemAvail: -1}:                        {},
+		{MemTotal: math.MaxInt64, MemAvail: math.MaxInt64}:           {MemTotal: 1 << 50, MemAvail: 1 << 50},
+		{CPU: math.MaxInt64, MemTotal: 1 << 30, MemAvail: 1<<30 + 1}: {CPU: math.MaxInt64, MemTotal: 1 << 30, MemAvail: 1 << 30},
+	} {
+		if got := guest.CleanStats(said); got != want {
+			t.Errorf("%+v became %+v, want %+v", said, got, want)
+		}
+	}
 }
 
 // A guest that talks without end is heard at a bounded rate and does not stop Close.

@@ -145,19 +145,23 @@ func newest(ctx context.Context, c *client.Client) (op.Operation, error) {
 
 func show(a *app.App, o op.Operation) {
 	p, now := a.IO.OutPalette(), time.Now()
-	failure, subject := "", o.Name
+	var failure fault.Error
+	why, subject := "", o.Name
 	if o.Subject != o.Name {
 		subject += " (" + o.Subject + ")"
 	}
 	if o.Error != nil {
-		failure = o.Error.Error()
+		failure, why = *o.Error, o.Error.Error()
 	}
 	term.Fields(a.IO.Out, p,
 		term.Text("id"), term.Cell{Text: string(o.ID), Style: p.Bold},
 		term.Text("kind"), term.Text(o.Kind),
 		term.Text("subject"), term.Text(subject),
 		term.Text("state"), term.Cell{Text: string(o.State), Style: style(p, o.State)},
-		term.Text("error"), term.Text(failure),
+		term.Text("error"), term.Text(why),
+		term.Text("in stage"), term.Text(failure.Stage),
+		term.Text("hint"), term.Text(failure.Hint),
+		term.Text("logs"), term.Text(strings.Join(failure.Logs, ", ")),
 		term.Text("warning"), term.Text(strings.Join(o.Warnings, "; ")),
 		term.Text("began"), term.Text(term.Ago(o.Created, now)),
 		term.Text("took"), term.Text(took(o, now)),
@@ -168,13 +172,19 @@ func show(a *app.App, o op.Operation) {
 	fmt.Fprintln(a.IO.Out)
 	rows := make([][]term.Cell, len(o.Stages))
 	for i, st := range o.Stages {
-		duration := "unfinished"
+		duration, outcome := "unfinished", st.Outcome
 		if st.Done {
 			duration = term.Duration(st.Duration)
+		} else if !o.State.Ended() {
+			outcome = op.Underway
 		}
-		rows[i] = []term.Cell{term.Text(st.Name), term.Text(duration), term.Text(st.Detail)}
+		detail := st.Detail
+		if st.Error != "" {
+			detail = st.Error
+		}
+		rows[i] = []term.Cell{term.Text(st.Name), {Text: string(outcome), Style: style(p, outcome)}, term.Text(duration), term.Text(detail)}
 	}
-	term.Table(a.IO.Out, p, []string{"STAGE", "TOOK", "DETAIL"}, rows)
+	term.Table(a.IO.Out, p, []string{"STAGE", "STATE", "TOOK", "DETAIL"}, rows)
 }
 
 func newFollow(a *app.App) *cobra.Command {
