@@ -120,7 +120,7 @@ func (m *Manager) alter(v vm.VM, r SetRequest) (alteration, error) {
 	}
 	a := alteration{was: v, labels: maps.Clone(v.Labels)}
 	known := m.settings()
-	for key := range r.Settings {
+	for _, key := range slices.Sorted(maps.Keys(r.Settings)) {
 		if !slices.ContainsFunc(known, func(s feature.Setting) bool { return s.Key == key }) {
 			return a, unknownSetting(key, known)
 		}
