@@ -44,6 +44,7 @@ type Fleeted struct {
 	Creates []FleetCreate   `json:"creates"`   // in their order
 	Few     []time.Duration `json:"list_few"`  // nanoseconds of CPU, command's and daemon's, of each `banger vm list`
 	Many    []time.Duration `json:"list_many"` // the same with all VMs
+	Watched float64         `json:"watched"`   // share of a core that the daemon takes while all VMs' stats are watched
 	RSS     int64           `json:"rss"`       // bytes that the daemon holds with all VMs
 	Before  Held            `json:"before"`
 	After   Held            `json:"after"`
@@ -126,6 +127,9 @@ func (r *fleet) measure(ctx context.Context) (Fleeted, error) {
 		}
 	}
 	if m.Many, err = r.list(ctx); err != nil {
+		return m, err
+	}
+	if m.Watched, err = r.watch(ctx); err != nil {
 		return m, err
 	}
 	if m.RSS, err = proc.RSS(r.process); err != nil {

@@ -12,7 +12,8 @@ const (
 	maxListGrowth   = 3
 	maxCreateGrowth = 1.3
 	maxFleetDaemon  = 150 // MiB
-	window          = 50  // creates of which a median is taken
+	maxWatched      = 0.25
+	window          = 50 // creates of which a median is taken
 )
 
 // FleetReport is what the measurements say.
@@ -46,6 +47,7 @@ func SummarizeFleet(m Fleeted) FleetReport {
 		{Name: fmt.Sprintf("vm list, CPU with %d VMs over %d", m.VMs, few), Value: r.Many.Median / r.Few.Median, Max: maxListGrowth},
 		{Name: fmt.Sprintf("create, banger's own time of the last %d over the first", n), Value: r.Last.Median / r.First.Median, Max: maxCreateGrowth},
 		{Name: fmt.Sprintf("create, CPU of the daemon of the last %d over the first", n), Value: r.LastCPU.Median / r.FirstCPU.Median, Max: maxCreateGrowth},
+		{Name: "vm stats of all VMs each second, share of a core that the daemon takes", Value: m.Watched, Max: maxWatched},
 		{Name: "daemon, resident with all VMs", Value: float64(m.RSS) / mib, Max: maxFleetDaemon, Unit: "MiB"},
 		{Name: "goroutines more after all were deleted", Value: float64(max(0, m.After.Goroutines-m.Before.Goroutines))},
 		{Name: "descriptors more after all were deleted", Value: float64(max(0, m.After.Descriptors-m.Before.Descriptors))},

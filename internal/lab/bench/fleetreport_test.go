@@ -33,6 +33,7 @@ func TestFleetReport(t *testing.T) {
 		{"all is well", func(*bench.Fleeted) {}, 1.2, ""},
 		{"creates become slow", func(*bench.Fleeted) {}, 1.4, "create, banger's own time of the last 50 over the first; create, CPU of the daemon of the last 50 over the first"},
 		{"lists do", func(m *bench.Fleeted) { m.Many[0] = 16 * time.Millisecond }, 1, "vm list, CPU with 200 VMs over 10"},
+		{"who watches costs much", func(m *bench.Fleeted) { m.Watched = 0.3 }, 1, "vm stats of all VMs each second, share of a core that the daemon takes"},
 		{"it grows", func(m *bench.Fleeted) { m.RSS = 151 << 20 }, 1, "daemon, resident with all VMs"},
 		{"it leaks", func(m *bench.Fleeted) { m.After = bench.Held{Goroutines: 10, Descriptors: 21} }, 1, "goroutines more after all were deleted; descriptors more after all were deleted"},
 		{"it holds less than before", func(m *bench.Fleeted) { m.After = bench.Held{} }, 1, ""},
