@@ -38,6 +38,12 @@ type Remover interface {
 	Remove(ctx context.Context, r vm.Record) error
 }
 
+// Finder lists, as the records that would name them, what there is on the host of this instance that Remove removes:
+// so what no record names any more is found too. Every Remover of what is not in the VM's directory is one.
+type Finder interface {
+	Find(ctx context.Context) ([]vm.Record, error)
+}
+
 // Preflighter checks what a start needs, before anything of it is committed. A new VM has nothing yet.
 type Preflighter interface {
 	Preflight(ctx context.Context, v vm.VM) error

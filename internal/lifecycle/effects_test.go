@@ -43,6 +43,18 @@ func verbs() []verb {
 		w.must(w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true})))
 	}
 	nothing := func(*world) {}
+	unknown := func(w *world) { stopped(w); w.forget("dev") }
+	unknownRunning := func(w *world) { created(w); w.m.Close(); w.forget("dev"); w.boot() }
+	adopts := func(w *world) error { return w.end(w.m.Adopt(w.t.Context(), alice, "dev", "")) }
+	planted := func(w *world) { created(w); w.host.Plant("btab12-ffffffff") }
+	reconciles := func(w *world) error {
+		for _, f := range w.looks(true) {
+			if f.Err != nil {
+				return fmt.Errorf("%s: dev: %w", f.Subject, f.Err)
+			}
+		}
+		return nil
+	}
 	kept := func(w *world) { w.createKept("dev") }
 	paused := func(w *world) {
 		created(w)
@@ -103,6 +115,9 @@ func verbs() []verb {
 		}, settled},
 		{"delete to trash", "dev", created, deletes, settled},
 		{"restore", "dev", deleted, restores, settled},
+		{"adopt", "dev", unknown, adopts, adopted},
+		{"adopt running", "dev", unknownRunning, adopts, adopted},
+		{"reconcile orphans", "dev", planted, reconciles, settled},
 		{"empty trash", "dev", deleted, func(w *world) error { return w.end(w.m.Destroy(alice, "dev")) }, settled},
 		{"power off", "dev", created, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Poweroff) }, settled},
 		{"reboot", "dev", created, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot) }, settled},
@@ -208,6 +223,15 @@ func settled(t *testing.T, w *world) {
 	w.holds(runningText("dev")...)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true})))
 	w.holds()
+}
+
+// adopted checks that dev is known or can be adopted still, and then as settled does.
+func adopted(t *testing.T, w *world) {
+	t.Helper()
+	if all, err := w.m.List(t.Context(), root); err != nil || len(all) == 0 {
+		w.must(w.end(w.m.Adopt(t.Context(), alice, "dev", "")))
+	}
+	settled(t, w)
 }
 
 // broughtBack checks that dev, which is kept up, has come up again, and then as settled does.

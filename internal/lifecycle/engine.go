@@ -161,11 +161,16 @@ func (m *Manager) plan(v vm.VM, img image.Manifest) feature.Blueprint {
 		},
 	}
 	b.Hold(v.ID, vm.RecordDir, m.layout.VM(v.ID), vm.UntilDelete)
-	b.Hold(v.ID, vm.RecordProcess, string(m.tag)+"/"+string(v.ID), vm.UntilStop)
+	b.Records = append(b.Records, m.processRecord(v.ID))
 	for _, f := range m.features {
 		f.Contribute(v, &b)
 	}
 	return b
+}
+
+// processRecord names a VM's hypervisor.
+func (m *Manager) processRecord(id vm.ID) vm.Record {
+	return vm.Record{VM: id, Kind: vm.RecordProcess, Name: string(m.tag) + "/" + string(id), Until: vm.UntilStop}
 }
 
 // running keeps the records that a start makes.

@@ -78,7 +78,8 @@ type Manager struct {
 	mu        sync.Mutex
 	live      map[vm.ID]*live // VMs with a hypervisor
 	disk      disk
-	keeps     map[vm.ID]*keep // VMs that are kept up
+	keeps     map[vm.ID]*keep   // VMs that are kept up
+	told      map[string]string // what the log says already, by what it is about
 
 	restarting chan struct{} // a token for each VM that is being restarted
 }
@@ -93,7 +94,7 @@ func New(c Config) *Manager {
 		ctx: ctx, cancel: cancel,
 		locks: locks{held: map[vm.ID]chan struct{}{}},
 		live:  map[vm.ID]*live{},
-		keeps: map[vm.ID]*keep{}, restarting: make(chan struct{}, restartsAtOnce),
+		keeps: map[vm.ID]*keep{}, told: map[string]string{}, restarting: make(chan struct{}, restartsAtOnce),
 	}
 }
 
@@ -198,19 +199,35 @@ type locks struct {
 
 // lock waits for the VM's turn and returns what ends it.
 func (l *locks) lock(ctx context.Context, id vm.ID) (unlock func(), err error) {
-	l.mu.Lock()
-	turn, ok := l.held[id]
-	if !ok {
-		turn = make(chan struct{}, 1)
-		l.held[id] = turn
-	}
-	l.mu.Unlock()
+	turn := l.turn(id)
 	select {
 	case turn <- struct{}{}:
 		return func() { <-turn }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// tryLock takes the VM's turn if nobody has it.
+func (l *locks) tryLock(id vm.ID) (unlock func(), free bool) {
+	turn := l.turn(id)
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, true
+	default:
+		return nil, false
+	}
+}
+
+func (l *locks) turn(id vm.ID) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	turn, ok := l.held[id]
+	if !ok {
+		turn = make(chan struct{}, 1)
+		l.held[id] = turn
+	}
+	return turn
 }
 
 // forget drops a deleted VM's turn.

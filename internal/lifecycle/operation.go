@@ -90,7 +90,7 @@ func unforeseen(c fault.Code) bool {
 // verbs names operations as people do.
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
-	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindPause: "pause VM", KindResume: "resume VM",
+	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindAdopt: "adopt VM", KindPause: "pause VM", KindResume: "resume VM",
 	KindSet: "set VM", KindRestore: "restore VM", KindDestroy: "empty trash of VM",
 	KindPull: "pull image", KindImport: "import image",
 }
@@ -113,6 +113,7 @@ const (
 	KindRestart = "vm.restart" // started by its restart policy
 
 	KindRestore = "vm.restore" // out of the trash
+	KindAdopt   = "vm.adopt"   // a directory that the database did not know
 	KindDestroy = "vm.destroy" // in the trash
 )
 

@@ -17,6 +17,7 @@ import (
 	"banger/internal/event"
 	"banger/internal/feature"
 	"banger/internal/op"
+	"banger/internal/reconcile"
 	"banger/internal/vm"
 )
 
@@ -57,6 +58,8 @@ type Hypervisor interface {
 	Alive(p vm.Process) bool
 	// CPUTime is what the process has used so far. A halted guest uses none.
 	CPUTime(p vm.Process) (time.Duration, error)
+	// Found lists the VMs of this instance of which there is something that Release removes.
+	Found(ctx context.Context) ([]vm.ID, error)
 	// Release removes what a RecordProcess names and ends whatever still runs in it.
 	Release(ctx context.Context, r vm.Record) error
 }
@@ -105,6 +108,10 @@ type Dirs interface {
 	Trashed() ([]vm.VM, error)
 	// Destroy removes a VM's directory from the trash with all that is in it. Gone is success.
 	Destroy(id vm.ID) error
+	// List names the directories among those of VMs, whether or not they are a VM's.
+	List() ([]string, error)
+	// Describe reads the directory of this name; nil when there is none.
+	Describe(name string) (*reconcile.Directory, error)
 	// KeepLogs moves a VM's logs to where they outlive it, a bounded number of such sets being
 	// kept, and returns their paths.
 	KeepLogs(id vm.ID, set string) ([]string, error)

@@ -11,7 +11,6 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/feature"
-	"banger/internal/image"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -76,25 +75,38 @@ func (m *Manager) Restore(ctx context.Context, caller vm.Caller, selector, name 
 	if err != nil {
 		return op.Operation{}, err
 	}
+	return m.bringBack(ctx, caller, KindRestore, v, name, func() error { return m.dirs.Discard(v.ID) })
+}
+
+// bringBack stores a VM of which there is only the directory, under its name or another, and makes it whole: stopped,
+// or running where its hypervisor lives. undo puts the directory back to where it was.
+func (m *Manager) bringBack(ctx context.Context, caller vm.Caller, kind string, v vm.VM, name string, undo func() error) (op.Operation, error) {
+	what := Words(kind)
 	if name != "" {
 		if err := vm.CheckName(name); err != nil {
 			return op.Operation{}, err
 		}
 		v.Name = name
 	}
-	v.State, v.Desired, v.Reason = vm.Restoring, vm.Stopped, ""
-	v.Rests()
+	alive := v.Process != nil && m.hyper.Alive(*v.Process)
+	if !alive {
+		v.State, v.Desired, v.Reason = vm.Restoring, vm.Stopped, ""
+		v.Rests()
+	}
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
 	if err := m.admitBack(ctx, v); err != nil {
-		return op.Operation{}, fault.From(err).InOp("restore VM", v.Name)
+		return op.Operation{}, fault.From(err).InOp(what, v.Name)
 	}
-	o := newOperation(KindRestore, v, caller.UID)
+	o := newOperation(kind, v, caller.UID)
 	leased, err := m.store.Create(ctx, v, m.pickAgain(v), func(leased vm.VM) []vm.Record {
-		return lasting(m.plan(leased, image.Manifest{}).Records) // what a start holds is held by the start
+		if alive {
+			return m.records(leased)
+		}
+		return lasting(m.records(leased)) // what a start holds is held by the start
 	}, o)
 	if err != nil {
-		f := fault.From(err).WithOp("restore VM", v.Name)
+		f := fault.From(err).WithOp(what, v.Name)
 		if f.Code == fault.AlreadyExists {
 			f = f.WithHint("give it another with --name")
 		}
@@ -102,20 +114,29 @@ func (m *Manager) Restore(ctx context.Context, caller vm.Caller, selector, name 
 	}
 	v = leased
 	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
-		err := run(ctx, job, group{{"directory", func(ctx context.Context, _ feature.Report) error { return m.finishRestore(ctx, v, job) }}})
+		back := step{"directory", func(ctx context.Context, _ feature.Report) error { return m.finishRestore(ctx, v, job) }}
+		if alive {
+			back = step{"hypervisor", func(ctx context.Context, _ feature.Report) error {
+				if err := m.reattach(ctx, v); err != nil {
+					return err
+				}
+				return m.commit(ctx, vm.Change{VM: v, Op: ending(job)})
+			}}
+		}
+		err := run(ctx, job, group{back})
 		if err == nil {
 			return nil
 		}
-		// Back to where it was: the trash is as safe a place.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 		defer cancel()
-		err = fault.From(err).InOp("restore VM", v.Name)
-		back := m.dirs.Discard(v.ID)
-		if back == nil {
-			back = m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: m.failed(job, err)})
+		err = fault.From(err).InOp(what, v.Name)
+		m.release(v.ID)
+		undone := undo()
+		if undone == nil {
+			undone = m.store.Commit(ctx, vm.Change{VM: v, Remove: true, Op: m.failed(job, err)})
 		}
-		if back != nil {
-			m.log.Error("undo restore", "vm", v.Name, "id", v.ID, "error", back)
+		if undone != nil {
+			m.log.Error("undo "+what, "vm", v.Name, "id", v.ID, "error", undone)
 		}
 		return err
 	}), nil

@@ -35,12 +35,23 @@ func (id ID) Valid() bool { return idPattern.MatchString(string(id)) }
 
 // TAP is the name of the VM's network device on the host: at most 15 bytes, which is what the
 // kernel allows, and bearing the instance's tag so that instances tell their devices apart.
-func (id ID) TAP(tag Tag) string { return "bt" + string(tag) + "-" + string(id[:8]) }
+func (id ID) TAP(tag Tag) string { return tag.tap() + string(id[:tapID]) }
+
+// tapID is how much of a VM's id its TAP's name has room for.
+const tapID = 8
 
 // Tag marks the host devices of one instance: 4 lower-case hexadecimal digits.
 type Tag string
 
 var tagPattern = regexp.MustCompile(`^[0-9a-f]{4}$`)
+
+// Marks reports whether a device's name is a TAP's of this instance.
+func (t Tag) Marks(device string) bool {
+	id, ok := strings.CutPrefix(device, t.tap())
+	return ok && t.Valid() && len(id) == tapID && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+func (t Tag) tap() string { return "bt" + string(t) + "-" }
 
 // Valid reports whether the tag has the right form.
 func (t Tag) Valid() bool { return tagPattern.MatchString(string(t)) }

@@ -13,6 +13,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/host/drain"
 	"banger/internal/logtime"
+	"banger/internal/reconcile"
 	"banger/internal/store"
 	"banger/internal/vm"
 )
@@ -46,6 +47,40 @@ func (d Dirs) Remove(id vm.ID) error {
 		return fault.New(fault.Internal, "it is not a VM id").WithOp("remove directory of VM", string(id))
 	}
 	return fault.System(os.RemoveAll(d.Layout.VM(id)), "remove directory", d.Layout.VM(id))
+}
+
+// List names the directories among those of VMs.
+func (d Dirs) List() ([]string, error) {
+	entries, err := os.ReadDir(d.Layout.VMs())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.System(err, "read", d.Layout.VMs())
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Describe reads what a directory says of itself; nil when there is none of this name.
+func (d Dirs) Describe(name string) (*reconcile.Directory, error) {
+	path := filepath.Join(d.Layout.VMs(), filepath.Base(name))
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // none is an answer, not a failure
+	}
+	if err != nil {
+		return nil, fault.System(err, "look at", path)
+	}
+	out := &reconcile.Directory{Path: path}
+	if !st.IsDir() {
+		out.Err = fault.New(fault.Corrupt, "it is no directory").WithOp("read", path)
+		return out, nil
+	}
+	out.VM, out.Err = store.ReadVM(path)
+	return out, nil
 }
 
 // Discard moves the directory to the trash. There already, or gone, is success.

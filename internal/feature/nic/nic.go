@@ -17,6 +17,8 @@ type Links interface {
 	Attach(ctx context.Context, lease vm.Lease) error
 	// Detach removes the TAP, and the bridge with its last port.
 	Detach(ctx context.Context, tap string) error
+	// TAPs names those of this instance.
+	TAPs(ctx context.Context) ([]string, error)
 	// CheckTUN reports whether TAPs can be made.
 	CheckTUN() error
 }
@@ -86,4 +88,14 @@ func (*Feature) Removes() vm.RecordKind { return vm.RecordTAP }
 // Remove takes the TAP away.
 func (f *Feature) Remove(ctx context.Context, r vm.Record) error {
 	return f.Links.Detach(ctx, r.Name)
+}
+
+// Find implements feature.Finder. A TAP's name does not tell whose it is.
+func (f *Feature) Find(ctx context.Context) ([]vm.Record, error) {
+	names, err := f.Links.TAPs(ctx)
+	var out []vm.Record
+	for _, name := range names {
+		out = append(out, vm.Record{Kind: vm.RecordTAP, Name: name, Until: vm.UntilStop})
+	}
+	return out, err
 }

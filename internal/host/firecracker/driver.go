@@ -295,6 +295,9 @@ func (d *Driver) Release(ctx context.Context, r vm.Record) error {
 	return d.groups.Remove(ctx, r.VM)
 }
 
+// Found lists the VMs that have a cgroup or a scope.
+func (d *Driver) Found(context.Context) ([]vm.ID, error) { return d.groups.List() }
+
 // Close lets go of all VMs. They run on; another daemon can attach to them.
 func (d *Driver) Close() {
 	d.mu.Lock()

@@ -23,12 +23,13 @@ import (
 
 // Links holds the devices of one instance. Its methods may be called side by side.
 type Links struct {
+	tag    vm.Tag
 	bridge string
 	mu     sync.Mutex // a bridge must not go while a TAP is about to join it
 }
 
 // New returns the devices of the instance with this tag.
-func New(tag vm.Tag) *Links { return &Links{bridge: tag.Bridge()} }
+func New(tag vm.Tag) *Links { return &Links{tag: tag, bridge: tag.Bridge()} }
 
 // Attach makes the VM's TAP, up and on the bridge, and the bridge where it is missing. What exists
 // already is put right.
@@ -69,6 +70,21 @@ func (l *Links) Detach(ctx context.Context, tap string) error {
 		}
 	}
 	return explain("remove bridge", l.bridge, remove(l.bridge))
+}
+
+// TAPs names the TAPs that bear the instance's tag, whoever made them.
+func (l *Links) TAPs(ctx context.Context) ([]string, error) {
+	links, err := dump(ctx, netlink.LinkList)
+	if err != nil {
+		return nil, explain("list devices", "", err)
+	}
+	var names []string
+	for _, link := range links {
+		if name := link.Attrs().Name; l.tag.Marks(name) && isTAP(link) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // InUse lists the subnets that the host has addresses in or routes to, those of the instance's own
@@ -197,7 +213,7 @@ func ensureTAP(name string, master netlink.Link) error {
 			return err
 		}
 	}
-	if tap.Type() != "tuntap" && tap.Type() != "tun" {
+	if !isTAP(tap) {
 		return fmt.Errorf("%w: %s", errForeign, tap.Type())
 	}
 	if err := disableIPv6(name); err != nil {
@@ -210,6 +226,8 @@ func ensureTAP(name string, master netlink.Link) error {
 	}
 	return netlink.LinkSetUp(tap)
 }
+
+func isTAP(link netlink.Link) bool { return link.Type() == "tuntap" || link.Type() == "tun" }
 
 // disableIPv6 keeps the host from hearing IPv6 on a device that guests write to: a router
 // advertisement from one would otherwise change the host's own routes. A kernel without IPv6 has no

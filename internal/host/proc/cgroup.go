@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,12 +60,16 @@ func cgroup2Mount(mountinfo []byte) string {
 func (g *Groups) parent() string      { return filepath.Join(g.mount, g.tag.Bridge()) }
 func (g *Groups) dir(id vm.ID) string { return filepath.Join(g.parent(), string(id)) }
 func (g *Groups) scope(id vm.ID) string {
-	return "banger-" + string(g.tag) + "-" + string(id) + ".scope"
+	return g.scopePrefix() + string(id) + scopeSuffix
 }
+func (g *Groups) scopePrefix() string      { return "banger-" + string(g.tag) + "-" }
 func (g *Groups) scopeDir(id vm.ID) string { return filepath.Join(g.mount, slice, g.scope(id)) }
 
 // slice is the systemd slice that holds the scopes.
-const slice = "system.slice"
+const (
+	slice       = "system.slice"
+	scopeSuffix = ".scope"
+)
 
 // Make creates the VM's cgroup, or finds it, and returns its directory for
 // SysProcAttr.CgroupFD. The caller closes it.
@@ -137,6 +142,30 @@ func removeGroup(ctx context.Context, dir string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// List returns the VMs that have a cgroup or a scope of this instance.
+func (g *Groups) List() ([]vm.ID, error) {
+	var all []vm.ID
+	add := func(id vm.ID) {
+		if id.Valid() && !slices.Contains(all, id) {
+			all = append(all, id)
+		}
+	}
+	for _, dir := range []string{g.parent(), filepath.Join(g.mount, slice)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fault.System(err, "list cgroups in", dir)
+		}
+		for _, e := range entries {
+			if dir == g.parent() {
+				add(vm.ID(e.Name()))
+			} else if id, ok := strings.CutPrefix(e.Name(), g.scopePrefix()); ok {
+				add(vm.ID(strings.TrimSuffix(id, scopeSuffix)))
+			}
+		}
+	}
+	return all, nil
 }
 
 // Members returns the pids of what runs in the VM's cgroup or scope.
