@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger/internal/buildinfo"
+	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -81,6 +82,25 @@ type Trashed struct {
 	VM
 	Deleted time.Time `json:"deleted"`
 	Expires time.Time `json:"expires" doc:"when its disks are destroyed, unless the disk runs short of space before"`
+}
+
+// Finding is a difference between what the daemon knows and what the host has.
+type Finding struct {
+	Kind    string       `json:"kind" doc:"interrupted, adrift, ended, outdated, undescribed, unrecorded, trashed, bodiless, orphan or unknown; kinds may be added"`
+	Subject string       `json:"subject" doc:"what it is about: a VM, a device, a directory"`
+	VM      vm.ID        `json:"vm,omitempty"`
+	Name    string       `json:"name,omitempty" doc:"of the VM"`
+	Why     string       `json:"why" doc:"what was seen"`
+	Repair  string       `json:"repair,omitempty" doc:"what mends it; empty where only its user can"`
+	Hint    string       `json:"hint,omitempty" doc:"what its user can do"`
+	Done    bool         `json:"done" doc:"it has been mended"`
+	Error   *fault.Error `json:"error,omitempty" doc:"why it could not be mended"`
+}
+
+// AdoptVM takes back a VM of which there is a directory that the daemon does not know.
+type AdoptVM struct {
+	VM   string `json:"vm" doc:"id, unique prefix of it, name, or its directory's path"`
+	Name string `json:"name,omitempty" doc:"another name, where its own is taken"`
 }
 
 // RestoreVM takes a VM back out of the trash.

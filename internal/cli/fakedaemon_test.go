@@ -284,6 +284,15 @@ func (f *fake) routes() http.Handler {
 		handle("POST /v1/vms/{vm}/"+verb, func(r *http.Request) (any, error) { return f.power(verb, r.PathValue("vm"), false) })
 	}
 	handle("PATCH /v1/vms/{vm}", f.set)
+	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
+	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
+	handle("POST /v1/repair/adopt", func(r *http.Request) (any, error) {
+		var req api.AdoptVM
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			return nil, err
+		}
+		return f.begin("vm.adopt", string(f.vms[1].ID), f.vms[1].Name, done("directory", 3)), nil
+	})
 	handle("POST /v1/vms/{vm}/plan", f.plan)
 	handle("DELETE /v1/vms/{vm}", func(r *http.Request) (any, error) {
 		return f.power("delete", r.PathValue("vm"), r.URL.Query().Get("force") == "true")

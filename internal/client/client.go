@@ -216,6 +216,21 @@ func (c *Client) DeleteVM(ctx context.Context, selector string, r api.DeleteVM) 
 	return call[op.Operation](ctx, c, http.MethodDelete, vmPath(selector, how), nil)
 }
 
+// Findings compares what the daemon knows with what the host has.
+func (c *Client) Findings(ctx context.Context) ([]api.Finding, error) {
+	return call[[]api.Finding](ctx, c, http.MethodGet, "/v1/repair", nil)
+}
+
+// Repair mends what differs, and returns what did.
+func (c *Client) Repair(ctx context.Context) ([]api.Finding, error) {
+	return call[[]api.Finding](ctx, c, http.MethodPost, "/v1/repair", nil)
+}
+
+// AdoptVM begins to take back a VM whose directory the daemon does not know.
+func (c *Client) AdoptVM(ctx context.Context, r api.AdoptVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, "/v1/repair/adopt", r)
+}
+
 // Trash lists the caller's deleted VMs, the latest first.
 func (c *Client) Trash(ctx context.Context) ([]api.Trashed, error) {
 	return call[[]api.Trashed](ctx, c, http.MethodGet, "/v1/trash", nil)

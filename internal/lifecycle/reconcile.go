@@ -80,7 +80,7 @@ func (m *Manager) Reconcile(ctx context.Context, mend bool) ([]Mended, error) {
 	}
 	var out []Mended
 	if err != nil {
-		out = append(out, m.mended(reconcile.Finding{Kind: reconcile.Orphan, Subject: "devices of this instance", Why: "they cannot be listed"}, err))
+		out = append(out, m.mended(reconcile.Finding{Kind: reconcile.Orphan, Owner: reconcile.Nobody, Subject: "devices of this instance", Why: "they cannot be listed"}, err))
 	}
 	out = append(out, m.reconcileVMs(ctx, all, mend)...)
 	strangers, adoptable, err := m.strangers(ctx)
@@ -89,6 +89,12 @@ func (m *Manager) Reconcile(ctx context.Context, mend bool) ([]Mended, error) {
 	}
 	orphans, err := m.orphans(ctx, all, found, adoptable, mend)
 	return slices.Concat(out, orphans, strangers), err
+}
+
+// Repair is Reconcile for whoever asks for it, who is told of what is his or nobody's.
+func (m *Manager) Repair(ctx context.Context, caller vm.Caller, mend bool) ([]Mended, error) {
+	all, err := m.Reconcile(ctx, mend)
+	return slices.DeleteFunc(all, func(f Mended) bool { return f.Owner != reconcile.Nobody && !caller.Sees(f.Owner) }), err
 }
 
 // found lists what there is on the host of this instance, as the records that would name it.
@@ -146,7 +152,7 @@ func (m *Manager) reconcileVM(ctx context.Context, id vm.ID, mend bool) (out []M
 		}
 		seen, err := m.seen(ctx, v)
 		if err != nil {
-			return append(out, m.mended(reconcile.Finding{VM: id, Name: v.Name, Subject: "VM " + v.Name, Why: "it cannot be looked at"}, err))
+			return append(out, m.mended(reconcile.Finding{VM: id, Name: v.Name, Owner: v.Owner, Subject: "VM " + v.Name, Why: "it cannot be looked at"}, err))
 		}
 		f, wrong := reconcile.VM(v, seen)
 		if !wrong {

@@ -28,11 +28,15 @@ const (
 	Unknown     Kind = "unknown"     // a directory that the database does not know: that is only told
 )
 
+// Nobody is the owner of what is not a VM's.
+const Nobody = -1
+
 // Finding is one difference.
 type Finding struct {
 	Kind    Kind
 	VM      vm.ID     // empty where it is about none
 	Name    string    // of the VM
+	Owner   int       // of the VM; Nobody where it is not known to be anybody's
 	Subject string    // what it is about: a VM, a device, a directory
 	Why     string    // what was seen
 	Repair  string    // what mends it; empty where nobody but its user can
@@ -62,7 +66,7 @@ type Seen struct {
 // VM tells what is wrong with a VM that the store knows; false when nothing is. One thing is mended at a time: what else
 // is wrong is seen on the next look.
 func VM(v vm.VM, s Seen) (Finding, bool) {
-	f := Finding{VM: v.ID, Name: v.Name, Subject: "VM " + v.Name}
+	f := Finding{VM: v.ID, Name: v.Name, Owner: v.Owner, Subject: "VM " + v.Name}
 	as := func(k Kind, why, repair string) (Finding, bool) {
 		f.Kind, f.Why, f.Repair = k, why, repair
 		return f, true
@@ -140,7 +144,7 @@ func Orphans(found, records, adoptable []vm.Record) []Finding {
 	for _, r := range found {
 		if !held[thing{r.Kind, r.Name}] {
 			out = append(out, Finding{
-				Kind: Orphan, VM: r.VM, Subject: string(r.Kind) + " " + r.Name, Record: r,
+				Kind: Orphan, VM: r.VM, Owner: Nobody, Subject: string(r.Kind) + " " + r.Name, Record: r,
 				Why: "it bears this instance's mark, and no VM holds it", Repair: "remove it",
 			})
 		}
@@ -151,13 +155,13 @@ func Orphans(found, records, adoptable []vm.Record) []Finding {
 
 // Stranger tells of a directory that the database does not know.
 func Stranger(d Directory, alive bool) Finding {
-	f := Finding{Kind: Unknown, Subject: "directory " + d.Path, Why: "the database knows no VM of this directory"}
+	f := Finding{Kind: Unknown, Owner: Nobody, Subject: "directory " + d.Path, Why: "the database knows no VM of this directory"}
 	if d.Err != nil {
 		f.Why += ", and it does not say which: " + d.Err.Error()
 		f.Hint = "a VM's disks are root.ext4 and work.ext4 in its folder jail"
 		return f
 	}
-	f.VM, f.Name = d.VM.ID, d.VM.Name
+	f.VM, f.Name, f.Owner = d.VM.ID, d.VM.Name, d.VM.Owner
 	if alive {
 		f.Why += ", which runs"
 	}

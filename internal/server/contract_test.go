@@ -79,6 +79,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) {
 			return c.PlanVM(ctx, "dev", api.SetVM{Settings: map[string]string{"vcpu": "2"}, Labels: map[string]*string{"a": new("b")}})
 		}, `plan "dev" map[vcpu:2] b`, []api.Altered{{Key: "vcpu", From: "1", To: "2", Restart: "why"}}},
+		{func() (any, error) { return c.Findings(ctx) }, "repair false", []api.Finding{finding(false)}},
+		{func() (any, error) { return c.Repair(ctx) }, "repair true", []api.Finding{finding(true)}},
+		{func() (any, error) { return c.AdoptVM(ctx, api.AdoptVM{VM: "dev", Name: "new"}) }, `adopt "dev" "new"`, begun(lifecycle.KindAdopt, "dev")},
 		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
 		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},
@@ -290,4 +293,8 @@ func TestImagesInAnswersKeepTheirShape(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(text), `{"id":"x"`) {
 		t.Errorf("%s, %v", text, err)
 	}
+}
+
+func finding(done bool) api.Finding {
+	return api.Finding{Kind: "orphan", Subject: "tap x", Why: "nobody's", Repair: "remove it", Done: done}
 }

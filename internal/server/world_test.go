@@ -30,6 +30,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
+	"banger/internal/reconcile"
 	"banger/internal/server"
 	"banger/internal/vm"
 )
@@ -335,6 +336,15 @@ func (v *verbs) Kill(_ context.Context, c vm.Caller, selector string) (op.Operat
 
 func (v *verbs) Stats(_ context.Context, c vm.Caller, r lifecycle.StatsRequest) ([]vm.Stats, error) {
 	return []vm.Stats{{ID: machine().ID, Name: "dev", Host: &vm.Usage{RSS: 7}}}, v.called(c, "stats %q %v %v", r.VMs, r.Labels, r.Shared)
+}
+
+func (v *verbs) Repair(_ context.Context, c vm.Caller, mend bool) ([]lifecycle.Mended, error) {
+	found := reconcile.Finding{Kind: reconcile.Orphan, Owner: reconcile.Nobody, Subject: "tap x", Why: "nobody's", Repair: "remove it"}
+	return []lifecycle.Mended{{Finding: found}}, v.called(c, "repair %v", mend)
+}
+
+func (v *verbs) Adopt(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindAdopt, selector, v.called(c, "adopt %q %q", selector, name))
 }
 
 func (v *verbs) Trash(c vm.Caller) []lifecycle.Trashed {

@@ -15,6 +15,7 @@ type host struct{ tun, subnet error }
 
 func (host) Attach(context.Context, vm.Lease) error { return nil }
 func (host) Detach(context.Context, string) error   { return nil }
+func (host) TAPs(context.Context) ([]string, error) { return []string{"btab12-01234567"}, nil }
 func (h host) CheckTUN() error                      { return h.tun }
 
 func (h host) Require(context.Context) (netip.Prefix, error) {
