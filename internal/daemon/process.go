@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/user"
@@ -222,25 +221,6 @@ func reexec(listener *os.File, ours bool) error {
 // notify tells systemd, where it started us.
 func notify(state string) {
 	_, _ = systemd.SdNotify(false, state) // nobody may be listening
-}
-
-// maxLog is when the daemon's log is put aside at start: an ordinary one grows a few MiB a month.
-const maxLog = 32 << 20
-
-// openLog begins the JSON log. What the log cannot take goes to standard error too while it starts.
-func (d *Daemon) openLog() (closeLog func(), err error) {
-	path := d.layout.DaemonLog()
-	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, fault.System(err, "put aside log", path)
-		}
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fault.System(err, "open log", path)
-	}
-	d.log = slog.New(slog.NewJSONHandler(f, &slog.HandlerOptions{Level: slog.Level(d.cfg.LogLevel)}))
-	return func() { _ = f.Close() }, nil
 }
 
 func buildString() string { return buildinfo.Current().String() }

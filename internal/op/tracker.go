@@ -205,11 +205,15 @@ const maxStages = 200
 
 // Finish ends the operation: well, or with the error that ended it.
 func (j *Job) Finish(err error) {
-	ended := j.update(func(o *Operation) { *o = o.Finished(err) })
 	t := j.tracker
-	for _, w := range t.watchers {
+	ended := j.Snapshot().Finished(err)
+	for _, w := range t.watchers { // before its followers, who may look at what a watcher wrote
 		w.OperationEnded(ended)
 	}
+	j.update(func(o *Operation) {
+		*o = o.Finished(err)
+		o.Ended = ended.Ended
+	})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = append(t.ended, j.op.ID)
