@@ -75,8 +75,8 @@ func TestEndings(t *testing.T) {
 		reason string
 	}{
 		{"powered off inside", (*hosttest.Host).Poweroff, vm.Stopped, "powered off from inside"},
-		{"kernel panic", (*hosttest.Host).Panic, vm.Crashed, "the guest's kernel panicked"},
-		{"hypervisor killed", (*hosttest.Host).Crash, vm.Crashed, "the hypervisor ended without a farewell from the guest"},
+		{"kernel panic", (*hosttest.Host).Panic, vm.Crashed, "the guest's kernel panicked; the guest's last line: last words on the console"},
+		{"hypervisor killed", (*hosttest.Host).Crash, vm.Crashed, "the hypervisor ended without a farewell from the guest; the guest's last line: last words on the console"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -114,7 +114,7 @@ func TestEndedWhileNoDaemonWatched(t *testing.T) {
 	w.m.Close()
 	w.host.Crash(id)
 	w.boot()
-	if v := w.await("dev", vm.Crashed); v.Reason != "its hypervisor ended while no daemon was watching" {
+	if v := w.await("dev", vm.Crashed); v.Reason != "its hypervisor ended while no daemon was watching; the guest's last line: last words on the console" {
 		t.Errorf("reason %q", v.Reason)
 	}
 	w.holds(stoppedText("dev")...)

@@ -220,6 +220,9 @@ func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) error 
 			m.settle(v.ID, l)
 			return nil
 		}
+		if f.As.State == vm.Crashed {
+			f.As = m.crashed(f.As)
+		}
 		return m.rest(f.As, nil)
 	case reconcile.Undescribed:
 		return m.dirs.Write(v)

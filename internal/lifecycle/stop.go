@@ -235,6 +235,15 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 	return err
 }
 
+// crashed is a VM that has crashed, with what its logs tell of that.
+func (m *Manager) crashed(v vm.VM) vm.VM {
+	v.Reason = vm.Crash(v.Reason, m.dirs.Tail(m.layout.ConsoleLog(v.ID), crashLines), m.dirs.Tail(m.layout.FirecrackerLog(v.ID), crashLines))
+	return v
+}
+
+// crashLines is how much of a log is looked through: a panic is followed by its trace.
+const crashLines = 80
+
 // settle brings a VM whose guest or hypervisor ended by itself to rest, and starts it again when the
 // guest meant to reboot.
 func (m *Manager) settle(id vm.ID, l *live) {
@@ -253,6 +262,9 @@ func (m *Manager) settle(id vm.ID, l *live) {
 		}
 		verdict := l.evidence().Judge()
 		v.State, v.Reason = verdict.State, verdict.Reason
+		if v.State == vm.Crashed {
+			v = m.crashed(v)
+		}
 		if verdict.State == vm.Stopped && !verdict.Restart {
 			v = unwanted(v)
 		}

@@ -1,5 +1,10 @@
 package vm
 
+import (
+	"slices"
+	"strings"
+)
+
 // Ending is the evidence about how a guest went down.
 type Ending struct {
 	Farewell  bool      // the guest's init had begun to end every process
@@ -45,4 +50,39 @@ func (e Ending) Judge() Verdict {
 	default:
 		return Verdict{State: Crashed, Reason: "the guest was lost"}
 	}
+}
+
+// maxQuote bounds what of a log's line goes into a reason, in bytes.
+const maxQuote = 160
+
+// Crash is why a VM crashed, with what its logs' last lines, safe to show, tell of it: the kernel's panic, what
+// Firecracker calls an error, or else what the guest said last.
+func Crash(reason, console, firecracker string) string {
+	said := strings.Split(console, "\n")
+	for _, line := range slices.Backward(said) {
+		if ParseWords(line) == WordsPanic {
+			return reason + ": " + quote(line)
+		}
+	}
+	for _, line := range slices.Backward(strings.Split(firecracker, "\n")) {
+		if strings.Contains(line, ":ERROR]") || strings.Contains(line, "panicked at") {
+			return reason + "; Firecracker said: " + quote(line)
+		}
+	}
+	if last := quote(said[len(said)-1]); last != "" {
+		return reason + "; the guest's last line: " + last
+	}
+	return reason
+}
+
+// quote is a line of a log without its time stamp, bounded.
+func quote(line string) string {
+	line = strings.TrimSpace(line)
+	if _, rest, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(line, "[") {
+		line = strings.TrimSpace(rest)
+	}
+	if len(line) > maxQuote {
+		line = strings.ToValidUTF8(line[:maxQuote], "") + " …"
+	}
+	return line
 }
