@@ -34,11 +34,11 @@ func (t *Template) String() string { return t.text }
 // Type implements pflag.Value; it is what help shows.
 func (t *Template) Type() string { return "TEMPLATE" }
 
-// Set implements pflag.Value. A backslash with t or n is a tab or a new line, which a shell's quotes
-// leave as they are.
+// Set implements pflag.Value. A backslash with t or n is a tab or a new line, also outside of actions: a shell's quotes
+// leave them as they are.
 func (t *Template) Set(text string) error {
 	parsed, err := template.New("format").Option("missingkey=error").Funcs(functions()).
-		Parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text))
+		Parse(unescape(text))
 	if err == nil && text == "" {
 		err = errors.New("it is empty")
 	}
@@ -48,6 +48,26 @@ func (t *Template) Set(text string) error {
 	}
 	t.text, t.tmpl = text, parsed
 	return nil
+}
+
+// unescape replaces \t and \n outside of actions: within them they are Go's.
+func unescape(text string) string {
+	outside := strings.NewReplacer(`\t`, "\t", `\n`, "\n")
+	var b strings.Builder
+	for text != "" {
+		before, rest, action := strings.Cut(text, "{{")
+		b.WriteString(outside.Replace(before))
+		if !action {
+			break
+		}
+		inside, after, ended := strings.Cut(rest, "}}")
+		b.WriteString("{{" + inside)
+		if ended {
+			b.WriteString("}}")
+		}
+		text = after
+	}
+	return b.String()
 }
 
 func functions() template.FuncMap {

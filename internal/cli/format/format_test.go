@@ -7,6 +7,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/format"
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -28,6 +29,7 @@ func TestWrite(t *testing.T) {
 	}{
 		{`{{.name}}\t{{.state}}`, machines(), "dev\trunning\nold\tcrashed\n"},
 		{"{{.name}}", machines()[0], "dev\n"},
+		{`a\n{{join "\t" .authorized_keys}}\t{{"}"}}`, machines()[0], "a\nk1\tk2\t}\n"},
 		{"{{.pid}} {{.started}}", machines(), "42 1970-01-01T00:00:00Z\n0 \n"}, // what JSON leaves out is empty
 		{"{{.spec.memory}} {{size .spec.memory}}", machines()[0], "3221225472 3 GiB\n"},
 		{`{{index .labels "team/x"}}.`, machines(), "a.\n.\n"},
@@ -74,6 +76,25 @@ func TestRefused(t *testing.T) {
 		got := fault.From(err)
 		if err == nil || got.Error() != tc.want || got.Code != fault.Invalid || !strings.Contains(got.Hint, tc.hint) {
 			t.Errorf("%s: %v, hint %q", tc.format, err, got.Hint)
+		}
+	}
+}
+
+// TestEveryNoun holds that each field of what is printed can be asked for, also where there is nothing in it.
+func TestEveryNoun(t *testing.T) {
+	for _, noun := range []any{
+		api.VM{}, api.Trashed{}, api.Image{}, api.Status{}, api.Ping{}, api.Check{}, op.Operation{}, event.Event{}, vm.Stats{}, []api.VM{{}},
+	} {
+		var f format.Template
+		if err := f.Set("{{range $field, $value := .}}{{$field}}={{json $value}}\\n{{end}}"); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := f.Write(&out, noun); err != nil {
+			t.Errorf("%T: %v", noun, err)
+		}
+		if strings.Contains(out.String(), "null") {
+			t.Errorf("%T: something is null:\n%s", noun, out.String())
 		}
 	}
 }
