@@ -251,27 +251,6 @@ func (c *Client) PingVM(ctx context.Context, selector string) (api.Ping, error) 
 	return call[api.Ping](ctx, c, http.MethodGet, vmPath(selector, "/ping"), nil)
 }
 
-// LogQuery chooses what Logs returns.
-type LogQuery struct {
-	Source string // "console", "firecracker", "daemon" or "operation"
-	Since  string // only what was written within a time span such as 10m, or since a point in time, RFC 3339; all when empty
-	Lines  int    // the last ones; zero is all that is kept
-	Follow bool   // go on with what is added, until the context ends
-}
-
-// Logs reads one of a VM's logs. The text of the first two is the guest's: escape it before showing it.
-func (c *Client) Logs(ctx context.Context, selector string, q LogQuery) (io.ReadCloser, error) {
-	v := url.Values{"source": {q.Source}, "tail": {strconv.Itoa(q.Lines)}, "follow": {strconv.FormatBool(q.Follow)}}
-	if q.Since != "" {
-		v.Set("since", q.Since)
-	}
-	res, err := c.request(ctx, http.MethodGet, vmPath(selector, "/logs?"+v.Encode()), nil)
-	if err != nil {
-		return nil, err
-	}
-	return res.Body, nil
-}
-
 // Images lists the images by name.
 func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	return call[[]api.Image](ctx, c, http.MethodGet, "/v1/images", nil)

@@ -238,6 +238,27 @@ func TestFollowingALogThatIsYetToCome(t *testing.T) {
 	}
 }
 
+// TestALogWhoseDaemonEnds says so.
+func TestALogWhoseDaemonEnds(t *testing.T) {
+	w := draft(t)
+	w.events = noEvents{w.verbs}
+	stop := w.serve()
+	w.consoleLog("first\n")
+	r, err := w.client.Logs(t.Context(), "dev", client.LogQuery{Source: "console", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := bufio.NewReader(r).ReadString('\n'); err != nil || got != "first\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	stop()
+	_, err = io.ReadAll(r)
+	if !fault.Is(err, fault.Unavailable) || !strings.HasPrefix(err.Error(), `read log of VM "dev": the daemon ended while it was read: `) {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 // FuzzLastLines compares with the obvious way.
 func FuzzLastLines(f *testing.F) {
 	for _, text := range []string{"", "\n", "\n\n", "a", "a\n", "a\nb", "a\n\nb\n"} {
