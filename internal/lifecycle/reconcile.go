@@ -164,9 +164,9 @@ func (m *Manager) reconcileVM(ctx context.Context, id vm.ID, mend bool) (out []M
 		if !mend {
 			return append(out, Mended{Finding: f})
 		}
-		err = m.mend(ctx, v, f)
+		begun, err := m.mend(ctx, v, f)
 		out = append(out, m.mended(f, err))
-		if err != nil {
+		if begun || err != nil {
 			return out
 		}
 	}
@@ -196,48 +196,52 @@ func (m *Manager) seen(ctx context.Context, v vm.VM) (reconcile.Seen, error) {
 	return s, nil
 }
 
-// mend does what a finding about a VM asks for. The VM's lock is held.
-func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) error {
+// mend does what a finding about a VM asks for, or begins an operation that will. The VM's lock is held.
+func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) (begun bool, err error) {
 	switch f.Kind {
 	case reconcile.Outdated:
 		records := m.records(f.As)
 		if f.As.Process == nil {
 			records = lasting(records)
 		}
-		return m.store.Commit(ctx, vm.Change{VM: f.As, Hold: records})
+		return false, m.store.Commit(ctx, vm.Change{VM: f.As, Hold: records})
 	case reconcile.Unrecorded:
 		records := m.records(v)
 		if v.State == vm.Stopped || v.State == vm.Crashed {
 			records = lasting(records)
 		}
-		return m.store.Commit(ctx, vm.Change{VM: v, Hold: records})
+		return false, m.store.Commit(ctx, vm.Change{VM: v, Hold: records})
 	case reconcile.Interrupted:
-		return m.finish(ctx, v)
+		if v.State == vm.Stopping {
+			m.finishStop(v)
+			return true, nil
+		}
+		return false, m.finish(ctx, v)
 	case reconcile.Adrift:
-		return m.reattach(ctx, v)
+		return false, m.reattach(ctx, v)
 	case reconcile.Ended:
 		if l := m.liveOf(v.ID); l != nil {
 			m.settle(v.ID, l)
-			return nil
+			return true, nil
 		}
 		if f.As.State == vm.Crashed {
 			f.As = m.crashed(f.As)
 		}
-		return m.rest(f.As, nil)
+		return false, m.rest(f.As, nil)
 	case reconcile.Undescribed:
-		return m.dirs.Write(v)
+		return false, m.dirs.Write(v)
 	case reconcile.Trashed:
 		records, err := m.store.Records(ctx, v.ID)
 		if err == nil {
 			err = m.takeDown(ctx, records)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		return m.store.Commit(ctx, vm.Change{VM: v, Remove: true})
+		return false, m.store.Commit(ctx, vm.Change{VM: v, Remove: true})
 	case reconcile.Orphan, reconcile.Unknown, reconcile.Bodiless: // not about a VM, or not ours to mend
 	}
-	return nil
+	return false, nil
 }
 
 // records is what a VM holds while it runs. Its image may be gone: no record depends on it.
@@ -368,8 +372,7 @@ func (m *Manager) mended(f reconcile.Finding, err error) Mended {
 	return Mended{f, err}
 }
 
-// reattach takes a running VM back, and goes on stopping one that was being stopped: to kill it now
-// would lose what its guest has not written yet.
+// reattach takes a running VM back.
 func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	l := newLive()
 	// It has booted: the config, which holds secrets, is not given out again.
@@ -393,14 +396,10 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 		m.watchHalt(l)
 		l.mu.Unlock()
 	}
-	if v.State == vm.Stopping {
-		m.finishStop(v)
-		return nil
-	}
 	return nil
 }
 
-// finishStop stops a VM whose stop a dead daemon had begun.
+// finishStop goes on with a stop that was cut short, in order: to kill the VM would lose what its guest has not written yet.
 func (m *Manager) finishStop(v vm.VM) {
 	m.spawn(newOperation(KindStop, v, v.Owner), v.ID, func(ctx context.Context, job *op.Job) error {
 		v, err := m.reload(ctx, v.ID)

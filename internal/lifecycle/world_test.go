@@ -40,7 +40,7 @@ var (
 
 // world is a daemon's worth of lifecycle on a fake host with a real store.
 type world struct {
-	t      *testing.T
+	t      reporter
 	host   *hosttest.Host
 	store  *store.Store
 	images lifecycle.Images
@@ -51,6 +51,15 @@ type world struct {
 	more      []feature.Feature // after the others
 	bootID    string
 	log       *slog.Logger
+}
+
+// reporter is a test, or a try of one that tries many.
+type reporter interface {
+	Context() context.Context
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
 }
 
 // catalog is a fixed set of images.
@@ -71,20 +80,29 @@ func debian() image.Manifest {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	s, err := store.Open(t.Context(), t.TempDir())
+	w := openWorld(t, t.TempDir())
+	t.Cleanup(w.close)
+	return w
+}
+
+// openWorld is a world whose store is in dir, until it is closed.
+func openWorld(t reporter, dir string) *world {
+	t.Helper()
+	s, err := store.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, host: hosttest.New(), store: s, log: slog.New(slog.DiscardHandler), bootID: hosttest.BootID}
 	w.images = w.host.Images(debian(), foreign())
-	t.Cleanup(func() {
-		w.m.Close()
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	w.boot()
 	return w
+}
+
+func (w *world) close() {
+	w.m.Close()
+	if err := w.store.Close(); err != nil {
+		w.t.Errorf("close store: %v", err)
+	}
 }
 
 // boot starts a daemon on the host and store as they are.

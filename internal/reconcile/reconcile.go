@@ -99,6 +99,9 @@ func VM(v vm.VM, s Seen) (Finding, bool) {
 			f.As = rested(v, s.BootID)
 			return as(Ended, "it is "+string(v.State)+", and its hypervisor has gone", "call it "+string(f.As.State)+": "+f.As.Reason)
 		}
+		if v.State == vm.Stopping {
+			return as(Interrupted, "its stop was cut short", "finish it")
+		}
 	case vm.Stopped, vm.Crashed:
 	}
 	switch {

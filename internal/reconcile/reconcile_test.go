@@ -49,6 +49,7 @@ func TestVM(t *testing.T) {
 		"gone with the host":    {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.BootID = "another" }, reconcile.Ended, "call it stopped: the host was restarted"},
 		"gone while stopping":   {vm.Stopping, nil, reconcile.Ended, "call it stopped: its stop was interrupted by the daemon's end"},
 		"gone, and not settled": {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.Held, s.Gone = true, true }, reconcile.Ended, "settle it"},
+		"half a stop":           {vm.Stopping, func(_ vm.VM, s *reconcile.Seen) { s.Held, s.Alive = true, true }, reconcile.Interrupted, "finish it"},
 		"no records":            {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.Recorded = false }, reconcile.Unrecorded, "record it again"},
 		"a newer description":   {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, time.Second) }, reconcile.Outdated, "take in what its directory says"},
 		"an older description":  {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, -time.Second) }, reconcile.Undescribed, "write it"},
