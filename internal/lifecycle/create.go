@@ -154,9 +154,15 @@ func (m *Manager) freeName(ctx context.Context) (string, error) {
 func (m *Manager) pick(id vm.ID) LeasePicker {
 	return func(taken []netip.Addr) (vm.Lease, error) {
 		l, err := m.Pick(taken)
-		l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge()
-		return l, err
+		return m.onHost(id, l), err
 	}
+}
+
+// onHost is a lease with the names of this instance's devices. A description may name others, as that of a VM whose
+// directory is another instance's does: those are not ours to make or to remove.
+func (m *Manager) onHost(id vm.ID, l vm.Lease) vm.Lease {
+	l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge()
+	return l
 }
 
 // create makes the VM and boots it.

@@ -16,15 +16,16 @@ type live struct {
 	ready chan struct{} // closed when the agent said Ready
 	gone  chan struct{} // closed when the hypervisor has ended
 
-	mu      sync.Mutex
-	guest   Guest
-	proc    vm.Process
-	ending  vm.Ending
-	failed  *agentproto.Failed
-	hello   bool
-	isReady bool
-	clock   time.Duration // the guest's, at its latest word about its boot
-	halting bool          // someone watches the vCPUs
+	mu       sync.Mutex
+	guest    Guest
+	proc     vm.Process
+	ending   vm.Ending
+	settling *vm.Ending // ending, as it was when its end was first dealt with
+	failed   *agentproto.Failed
+	hello    bool
+	isReady  bool
+	clock    time.Duration // the guest's, at its latest word about its boot
+	halting  bool          // someone watches the vCPUs
 
 	paused  bool      // its vCPUs stand still because we said so
 	noted   bool      // its committed state says that it is paused
@@ -78,17 +79,20 @@ func (l *live) ask() {
 	l.ending.Asked = vm.Stopped
 }
 
-func (l *live) evidence() vm.Ending {
+// judged is the evidence of how the guest ended, from the first time on that it was asked for: to take its devices
+// down asks it down too.
+func (l *live) judged() vm.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ending
+	if l.settling == nil {
+		l.settling = new(l.ending)
+	}
+	return *l.settling
 }
 
 // adopt registers a VM's hypervisor and watches it from now on.
 func (m *Manager) adopt(id vm.ID, l *live) {
-	m.mu.Lock()
-	m.live[id] = l
-	m.mu.Unlock()
+	m.hold(id, l)
 	m.watch.run(func() {
 		if err := m.hyper.Wait(m.ctx, l.process()); err != nil {
 			if m.ctx.Err() == nil { // else the daemon is stopping; the VM runs on
@@ -105,6 +109,13 @@ func (m *Manager) adopt(id vm.ID, l *live) {
 			m.settle(id, l)
 		}
 	})
+}
+
+// hold keeps what is known of a VM's hypervisor, which may have ended.
+func (m *Manager) hold(id vm.ID, l *live) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.live[id] = l
 }
 
 // release forgets a VM's hypervisor and closes the host's end of its vsock device.

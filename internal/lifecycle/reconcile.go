@@ -200,6 +200,7 @@ func (m *Manager) seen(ctx context.Context, v vm.VM) (reconcile.Seen, error) {
 func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) (begun bool, err error) {
 	switch f.Kind {
 	case reconcile.Outdated:
+		f.As.Lease = m.onHost(v.ID, f.As.Lease)
 		records := m.records(f.As)
 		if f.As.Process == nil {
 			records = lasting(records)
@@ -225,7 +226,7 @@ func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) (begun
 			return true, nil
 		}
 		if f.As.State == vm.Crashed {
-			f.As = m.crashed(f.As)
+			f.As = m.crashed(f.As, false)
 		}
 		return false, m.rest(f.As, nil)
 	case reconcile.Undescribed:

@@ -1,7 +1,6 @@
 package lifecycle_test
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -192,21 +191,65 @@ func TestWhatCannotBeTakenBack(t *testing.T) {
 	w.must(err)
 }
 
-// TestASettlingThatFailed is a guest whose end could not be dealt with: nothing else than the comparison ever would.
+// TestASettlingThatFailed is a guest whose end could not be dealt with: nothing else than the comparison ever would, and
+// it comes to the same end.
 func TestASettlingThatFailed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		end    func(*hosttest.Host, vm.ID)
+		state  vm.State
+		reason string
+	}{
+		{"killed", (*hosttest.Host).Crash, vm.Crashed, "the hypervisor ended without a farewell from the guest; the guest's last line: last words on the console"},
+		{"powered off inside", (*hosttest.Host).Poweroff, vm.Stopped, "powered off from inside"},
+		{"rebooted inside", (*hosttest.Host).Reboot, vm.Running, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must(w.create("dev"))
+			w.host.FailOn(hosttest.Effect{Label: "remove tap", Nth: 1})
+			if err := w.ends(lifecycle.KindEnded, c.end); err == nil {
+				t.Fatal("it did not fail")
+			}
+			w.must(w.m.Idle(t.Context()))
+			if v := w.find("dev"); v.State != vm.Running {
+				t.Fatalf("it is %s", v.State)
+			}
+			w.finds(true, "ended dev")
+			w.must(w.m.Idle(t.Context()))
+			if v := w.await("dev", c.state); v.Reason != c.reason {
+				t.Errorf("reason %q, want %q", v.Reason, c.reason)
+			}
+			ended := 0
+			for _, o := range w.m.Tracker.List() {
+				if o.Kind == lifecycle.KindEnded {
+					ended++
+				}
+			}
+			if ended != 2 {
+				t.Errorf("%d operations dealt with one end, want the one that failed and another", ended)
+			}
+			w.finds(true)
+		})
+	}
+}
+
+// TestWhatAnotherInstanceMadeIsNotTaken adopts a VM whose description names another instance's devices, as one does whose
+// directory was copied: those are not this one's to make or to remove.
+func TestWhatAnotherInstanceMadeIsNotTaken(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.create("dev"))
-	w.host.FailOn(hosttest.Effect{Label: "remove tap", Nth: 1})
-	if err := w.ends(lifecycle.KindEnded, (*hosttest.Host).Crash); !errors.Is(err, hosttest.ErrInjected) && err == nil {
-		t.Fatalf("got %v", err)
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	ours := w.find("dev").Lease
+	v := w.forget("dev")
+	v.Lease.TAP, v.Lease.Bridge = "btcdef-01234567", "banger-cdef"
+	w.must(w.host.Write(v))
+	w.must(w.end(w.m.Adopt(t.Context(), alice, "dev", "")))
+	if v := w.find("dev"); v.Lease != ours {
+		t.Errorf("adopted with %+v, want %+v", v.Lease, ours)
 	}
-	w.must(w.m.Idle(t.Context()))
-	if v := w.find("dev"); v.State != vm.Running {
-		t.Fatalf("it is %s", v.State)
-	}
-	w.finds(true, "ended dev")
-	w.await("dev", vm.Crashed)
-	w.holds(stoppedText("dev")...)
+	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
+	w.holds(runningText("dev")...)
 }
 
 // TestALostDescription is written again; a lost directory is told of, and nothing is done.

@@ -236,8 +236,8 @@ func (m *Manager) commit(ctx context.Context, c vm.Change) error {
 }
 
 // crashed is a VM that has crashed, with what its logs tell of that.
-func (m *Manager) crashed(v vm.VM) vm.VM {
-	v.Reason = vm.Crash(v.Reason, m.dirs.Tail(m.layout.ConsoleLog(v.ID), crashLines), m.dirs.Tail(m.layout.FirecrackerLog(v.ID), crashLines))
+func (m *Manager) crashed(v vm.VM, panicked bool) vm.VM {
+	v.Reason = vm.Crash(v.Reason, panicked, m.dirs.Tail(m.layout.ConsoleLog(v.ID), crashLines), m.dirs.Tail(m.layout.FirecrackerLog(v.ID), crashLines))
 	return v
 }
 
@@ -260,18 +260,23 @@ func (m *Manager) settle(id vm.ID, l *live) {
 		if err != nil {
 			return err
 		}
-		verdict := l.evidence().Judge()
+		ending := l.judged()
+		verdict := ending.Judge()
 		v.State, v.Reason = verdict.State, verdict.Reason
 		if v.State == vm.Crashed {
-			v = m.crashed(v)
+			v = m.crashed(v, ending.LastWords == vm.WordsPanic)
 		}
 		if verdict.State == vm.Stopped && !verdict.Restart {
 			v = unwanted(v)
 		}
 		m.log.Info("guest ended", "vm", v.Name, "id", id, "verdict", verdict.State, "restart", verdict.Restart, "reason", verdict.Reason)
 		err = run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, nil) }}})
-		if err != nil || !verdict.Restart {
+		if err != nil {
+			m.hold(id, l) // whoever tries again must know how it ended
 			return err
+		}
+		if !verdict.Restart {
+			return nil
 		}
 		return m.start(ctx, job, id)
 	})

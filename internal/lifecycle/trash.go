@@ -164,7 +164,7 @@ func (m *Manager) pickAgain(v vm.VM) LeasePicker {
 		fresh, err := m.pick(v.ID)(taken)
 		had := v.Lease.Address
 		if err == nil && had.IsValid() && had.Masked() == fresh.Address.Masked() && !slices.Contains(taken, had.Addr()) {
-			return v.Lease, nil
+			return m.onHost(v.ID, v.Lease), nil
 		}
 		return fresh, err
 	}

@@ -52,19 +52,26 @@ func (e Ending) Judge() Verdict {
 	}
 }
 
+// firecrackerBegins is in the first line of Firecracker's log of each run.
+const firecrackerBegins = "Running Firecracker v"
+
 // maxQuote bounds what of a log's line goes into a reason, in bytes.
 const maxQuote = 160
 
 // Crash is why a VM crashed, with what its logs' last lines, safe to show, tell of it: the kernel's panic, what
-// Firecracker calls an error, or else what the guest said last.
-func Crash(reason, console, firecracker string) string {
+// Firecracker calls an error, or else what the guest said last. The logs hold earlier runs too: that this one ended in a
+// panic the caller must know.
+func Crash(reason string, panicked bool, console, firecracker string) string {
 	said := strings.Split(console, "\n")
 	for _, line := range slices.Backward(said) {
-		if ParseWords(line) == WordsPanic {
+		if panicked && ParseWords(line) == WordsPanic {
 			return reason + ": " + quote(line)
 		}
 	}
 	for _, line := range slices.Backward(strings.Split(firecracker, "\n")) {
+		if strings.Contains(line, firecrackerBegins) {
+			break // what is before is of another run
+		}
 		if strings.Contains(line, ":ERROR]") || strings.Contains(line, "panicked at") {
 			return reason + "; Firecracker said: " + quote(line)
 		}
