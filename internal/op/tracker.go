@@ -237,8 +237,21 @@ func (o Operation) Finished(err error) Operation {
 		return o
 	}
 	o.Error = fault.From(err)
-	if i := slices.IndexFunc(o.Stages, func(s Stage) bool { return s.Outcome == o.State }); i >= 0 && o.Error.Stage == "" {
-		o.Error = o.Error.InStage(o.Stages[i].Name)
+	if first := o.firstToEnd(o.State); first != "" && o.Error.Stage == "" {
+		o.Error = o.Error.InStage(first)
 	}
 	return o
+}
+
+// firstToEnd names the stage that was the first to end like this. Those beside it may have begun before, and have failed
+// because they were called off.
+func (o Operation) firstToEnd(outcome State) string {
+	var name string
+	var first time.Time
+	for _, s := range o.Stages {
+		if end := s.Started.Add(s.Duration); s.Outcome == outcome && (name == "" || end.Before(first)) {
+			name, first = s.Name, end
+		}
+	}
+	return name
 }

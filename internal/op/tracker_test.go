@@ -70,6 +70,17 @@ func TestFinishKeepsTheFault(t *testing.T) {
 	}
 }
 
+func TestAnErrorNamesTheStageThatFailedFirst(t *testing.T) {
+	job := begin(t, op.NewTracker(), func() {})
+	slow, quick := job.Stage("commit"), job.Stage("disk")
+	quick.End(errors.New("no space"))
+	slow.End(errors.New("called off because of it"))
+	job.Finish(errors.New("no space"))
+	if o := job.Snapshot(); o.Error.Stage != "disk" {
+		t.Errorf("the error is in stage %q", o.Error.Stage)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	tr := op.NewTracker()
 	called := 0
