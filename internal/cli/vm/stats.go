@@ -82,6 +82,11 @@ func stats(ctx context.Context, a *app.App, o statsOptions) error {
 	}
 	show, once, end := showStats(a, o)
 	defer end()
+	if !once && !a.Data() { // rates are yet to come, but there is something to see
+		if err := show(compare(nil, before)); err != nil {
+			return err
+		}
+	}
 	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
 	for {
