@@ -21,6 +21,7 @@ func TestCrash(t *testing.T) {
 		"a panic, and its trace":  {true, panics, begins + fails, reason + ": Kernel panic - not syncing: Attempted to kill init!"},
 		"an error of Firecracker": {false, "hello", begins + fails + info, reason + "; Firecracker said: " + strings.TrimSpace(fails)},
 		"a last line":             {false, "one\n[    2.0] two", begins, reason + "; the guest's last line: two"},
+		"what the agent notes":    {false, "two\n[ 3.0] level=INFO msg=\"the clock was stepped\" program=banger-agent", begins, reason + "; the guest's last line: two"},
 		"a long one":              {false, strings.Repeat("é", 200), begins, reason + "; the guest's last line: " + strings.Repeat("é", 80) + " …"},
 		// The logs go on from run to run.
 		"a panic of an earlier run":  {false, panics + "\nlogin:", begins, reason + "; the guest's last line: login:"},

@@ -76,11 +76,16 @@ func Crash(reason string, panicked bool, console, firecracker string) string {
 			return reason + "; Firecracker said: " + quote(line)
 		}
 	}
-	if last := quote(said[len(said)-1]); last != "" {
-		return reason + "; the guest's last line: " + last
+	for _, line := range slices.Backward(said) {
+		if last := quote(line); last != "" && !strings.Contains(line, agentNotes) {
+			return reason + "; the guest's last line: " + last
+		}
 	}
 	return reason
 }
+
+// agentNotes marks what the agent notes as a matter of course, which says nothing about an end.
+const agentNotes = "level=INFO "
 
 // quote is a line of a log without its time stamp, bounded.
 func quote(line string) string {
