@@ -24,6 +24,10 @@ import (
 
 // Client talks to one daemon. Its methods may be called concurrently.
 type Client struct {
+	// Revive starts a daemon where one that worked on an operation is no more, so that its successor can say how that
+	// ended. Nil leaves it to others.
+	Revive func(context.Context) error
+
 	socket string
 	http   *http.Client
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"banger/internal/api"
@@ -27,7 +29,7 @@ const (
 )
 
 // Follow calls each with the operation as it is and after changes, and returns it once it has ended. A
-// daemon that executes itself anew meanwhile is waited for.
+// daemon that executes itself anew meanwhile is waited for, and one that is gone revived.
 func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) (op.Operation, error) {
 	var last op.Operation
 	for try := 0; ; try++ {
@@ -41,7 +43,11 @@ func (c *Client) Follow(ctx context.Context, id op.ID, each func(op.Operation)) 
 		if !away(err) || try == followRetries {
 			return last, err
 		}
-		if err := pause(ctx); err != nil {
+		next := pause
+		if c.Revive != nil && Absent(err) {
+			next = c.Revive
+		}
+		if err := next(ctx); err != nil {
 			return last, err
 		}
 	}
@@ -188,6 +194,11 @@ func (c *Client) stream(ctx context.Context, req *http.Request, take func(messag
 		return c.explain(ctx, err)
 	}
 	return fault.New(fault.Unavailable, "the daemon ended while it was followed: %w", errOver)
+}
+
+// Absent reports whether an error says that no daemon is there.
+func Absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // away reports whether the daemon does not answer, which may be for a moment only.

@@ -297,6 +297,28 @@ func TestFollowThroughARestart(t *testing.T) {
 	}
 }
 
+// TestFollowRevives ends the daemon for good while somebody follows who may start another one.
+func TestFollowRevives(t *testing.T) {
+	w := draft(t)
+	stop := w.serve()
+	job := w.verbs.begin(vm.Caller{UID: os.Getuid()}, lifecycle.KindCreate, "dev")
+	revived := 0
+	w.client.Revive = func(context.Context) error {
+		revived++
+		job.Finish(nil)
+		w.serve()
+		return nil
+	}
+	last, err := w.client.Follow(t.Context(), job.Snapshot().ID, func(op.Operation) {
+		if revived == 0 {
+			stop()
+		}
+	})
+	if err != nil || last.State != op.Done || revived != 1 {
+		t.Errorf("revived %d times, last is %+v, %v", revived, last, err)
+	}
+}
+
 func TestFollowIsCalledOff(t *testing.T) {
 	w := newWorld(t)
 	job := w.verbs.begin(vm.Caller{UID: os.Getuid()}, lifecycle.KindCreate, "dev")

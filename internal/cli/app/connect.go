@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"banger/internal/buildinfo"
@@ -26,23 +25,17 @@ func (a *App) Connect(ctx context.Context) (*client.Client, error) {
 		return nil, err
 	}
 	c := client.New(cfg.Socket)
+	if a.Root {
+		c.Revive = func(ctx context.Context) error { return start(ctx, c, cfg.Socket) }
+	}
 	build, err := c.Version(ctx)
-	switch {
-	case err == nil:
-	case absent(err) && a.Root:
-		daemon, err := config.LoadDaemon(config.SystemFile)
-		if err != nil {
+	if client.Absent(err) && c.Revive != nil {
+		if err := c.Revive(ctx); err != nil {
 			return nil, err
 		}
-		log := filepath.Join(daemon.StateDir, "bangerd.out") // what it says before its own log is open
-		err = daemonstart.Start(ctx, cfg.Socket, log, func(ctx context.Context) (err error) {
-			build, err = c.Version(ctx)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	default:
+		build, err = c.Version(ctx)
+	}
+	if err != nil {
 		return nil, Unreachable(cfg.Socket, err)
 	}
 	if buildinfo.Newer(a.Build, build) {
@@ -87,14 +80,23 @@ func (a *App) upgrade(ctx context.Context, c *client.Client, old buildinfo.Info)
 	}
 }
 
-func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+// start starts a daemon, and returns once it answers.
+func start(ctx context.Context, c *client.Client, socket string) error {
+	daemon, err := config.LoadDaemon(config.SystemFile)
+	if err != nil {
+		return err
+	}
+	log := filepath.Join(daemon.StateDir, "bangerd.out") // what it says before its own log is open
+	return daemonstart.Start(ctx, socket, log, func(ctx context.Context) error {
+		_, err := c.Version(ctx)
+		return err
+	})
 }
 
 // Unreachable says what to do about a daemon that could not be asked.
 func Unreachable(socket string, err error) error {
 	switch {
-	case absent(err):
+	case client.Absent(err):
 		return fault.New(fault.Unavailable, "no daemon answers: %w", err).WithOp("connect to", socket).
 			WithHint("run `sudo banger setup` once, which installs and starts it")
 	case errors.Is(err, fs.ErrPermission):
