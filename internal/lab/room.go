@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const roomPrefix = "banger-lab-run-"
@@ -57,6 +59,34 @@ func sweep(tmp string) error {
 		}
 	}
 	return nil
+}
+
+// processor chooses one of the machine's processors for an emulator, one that no other has while there is one. All of an
+// emulator's threads share it: QEMU changes what an emulated SVM processor is to be interrupted by without a lock, and two
+// threads that run at once lose some of it, and then a guest or the lab host.
+func (l *Lab) processor() (cpu int, vacate func(), err error) {
+	var may unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		return 0, nil, err
+	}
+	var all []int
+	for cpu := 0; len(all) < may.Count(); cpu++ {
+		if may.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	for _, cpu := range all {
+		f, err := os.OpenFile(filepath.Join(l.Cache, fmt.Sprintf("processor-%d.lock", cpu)), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return 0, nil, err
+		}
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return cpu, func() { _ = f.Close() }, nil
+		}
+		_ = f.Close() // another's
+	}
+	return all[os.Getpid()%len(all)], func() {}, nil
 }
 
 func lockDir(dir string) (*os.File, error) {

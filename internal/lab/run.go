@@ -30,7 +30,7 @@ type Run struct {
 	Dir     string   // where it runs; /src when empty
 	Systemd bool     // boot the distribution's init and run the command as a unit
 	Memory  int      // MiB; 2048 when zero
-	CPUs    int      // 2 when zero
+	CPUs    int      // 1 when zero
 	Out     string   // folder shared read-write at /out; empty is a throw-away one
 	Images  string   // folder shared read-only at /images; empty is none
 	Net     bool     // give the lab host package registries
@@ -81,7 +81,12 @@ func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
 	defer ports.close()
 
 	var console tail
-	q, err := startQEMU(ctx, m.argv(), &console)
+	cpu, vacate, err := l.processor()
+	if err != nil {
+		return 0, err
+	}
+	defer vacate()
+	q, err := startQEMU(ctx, m.argv(), cpu, &console)
 	if err != nil {
 		return 0, err
 	}
@@ -115,7 +120,7 @@ func (l *Lab) Run(ctx context.Context, r Run) (status int, err error) {
 func (l *Lab) machine(r Run, dir string) (machine, error) {
 	m := machine{
 		kernel: l.Kernel(), root: l.Root(), initrd: filepath.Join(dir, "initrd"),
-		memory: orDefault(r.Memory, 2048), cpus: orDefault(r.CPUs, 2), net: r.Net, sockets: dir, systemd: r.Systemd,
+		memory: orDefault(r.Memory, 2048), cpus: orDefault(r.CPUs, 1), net: r.Net, sockets: dir, systemd: r.Systemd,
 		disk: r.Disk, keepDisk: r.Keep,
 	}
 	if err := l.writeInitrd(m.initrd); err != nil {
@@ -149,7 +154,7 @@ type qemu struct {
 
 // startQEMU starts the emulator on a thread of its own that lives as long as it does: the kernel
 // sends the death signal when the starting thread ends, not when the process does.
-func startQEMU(ctx context.Context, argv []string, console io.Writer) (*qemu, error) {
+func startQEMU(ctx context.Context, argv []string, cpu int, console io.Writer) (*qemu, error) {
 	path, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		return nil, fault.New(fault.Requirement, "qemu-system-x86_64 is not installed").WithOp("start lab host", "").
@@ -161,6 +166,12 @@ func startQEMU(ctx context.Context, argv []string, console io.Writer) (*qemu, er
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this function
+		var only unix.CPUSet
+		only.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &only); err != nil {
+			started <- err
+			return
+		}
 		// The emulator inherits it. Where other work on the machine takes its time, its timers' interrupts take all that
 		// is left, and its processors get nowhere. Refused to who is not root.
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, emulatorNice)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -113,7 +112,7 @@ With --image, /scratch holds a state directory with prepared images, and BANGER_
 	f := cmd.Flags()
 	f.BoolVar(&r.Systemd, "systemd", false, "boot the distribution's init")
 	f.IntVar(&r.Memory, "memory", 2048, "memory in MiB")
-	f.IntVar(&r.CPUs, "cpus", 2, "processors")
+	f.IntVar(&r.CPUs, "cpus", 1, "processors")
 	f.StringVar(&r.Out, "out", "", "folder shared at /out")
 	f.StringVar(&r.Images, "images", "", "folder shared read-only at /images")
 	f.StringVar(&disk, "disk", "", "size of a blank XFS at /scratch, such as 8G")
@@ -156,20 +155,18 @@ func shell() *cobra.Command {
 
 // execute builds what is missing and runs, with these images prepared.
 func execute(ctx context.Context, r lab.Run, images []string) error {
-	l, err := open()
+	l, disk, err := prepare(ctx, images)
 	if err != nil {
 		return err
 	}
-	if err := l.Build(ctx); err != nil {
-		return err
-	}
-	if len(images) > 0 {
-		if r.Disk, err = (guests.Guests{Lab: l}).Disk(ctx, images...); err != nil {
-			return err
-		}
+	if disk != "" {
+		r.Disk = disk
 		r.Env = append([]string{"BANGER_STATE_DIR=" + guests.State}, r.Env...)
 	}
-	r.Stdout, r.Stderr = io.Writer(os.Stdout), io.Writer(os.Stderr)
+	if r.Stdout == nil {
+		r.Stdout = os.Stdout
+	}
+	r.Stderr = os.Stderr
 	status, err := l.Run(ctx, r)
 	if err != nil {
 		return err
@@ -178,6 +175,17 @@ func execute(ctx context.Context, r lab.Run, images []string) error {
 		return exitError(status)
 	}
 	return nil
+}
+
+// prepare makes what is not there of the lab host, and of a disk with images; "" where none are named.
+func prepare(ctx context.Context, images []string) (l *lab.Lab, disk string, err error) {
+	if l, err = open(); err != nil {
+		return nil, "", err
+	}
+	if err = l.Build(ctx); err == nil && len(images) > 0 {
+		disk, err = guests.Guests{Lab: l}.Disk(ctx, images...)
+	}
+	return l, disk, err
 }
 
 func guest() *cobra.Command {

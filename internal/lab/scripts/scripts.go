@@ -6,10 +6,8 @@ package scripts
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -31,7 +29,8 @@ type Suite struct {
 	Systemd bool          // the scripts that want a host with systemd; else all others
 	Work    string        // where scripts have their homes; a file system that can reflink
 	Images  string        // directory of prepared images, cloned into each state directory; empty is none
-	Passed  string        // a file that lists scripts that have passed: they are left out, and new ones added
+	Ledger  Ledger        // shares the scripts with other hosts
+	Name    string        // this host's in the ledger
 	Logs    string        // logs of failed scripts are copied here; empty is nowhere
 	Timeout time.Duration // of one script; 10 minutes when zero
 	Verbose bool          // print everything that scripts did, also of those that passed
@@ -55,50 +54,43 @@ const (
 // Result counts scripts.
 type Result struct{ Passed, Failed int }
 
-// Run runs the scripts that match and prints how each went. No match is fault.NotFound.
-func (s Suite) Run(ctx context.Context) (Result, error) {
+// Run runs the scripts that match and that no other host takes, and prints how each went. No match is fault.NotFound.
+func (s Suite) Run(ctx context.Context) (r Result, err error) {
 	names, err := s.Names()
 	if err != nil {
-		return Result{}, err
+		return r, err
 	}
 	if len(names) == 0 {
-		return Result{}, fault.New(fault.NotFound, "no script matches %q", s.Match).WithOp("run scripts", s.Dir).
+		return r, fault.New(fault.NotFound, "no script matches %q", s.Match).WithOp("run scripts", s.Dir).
 			WithHint("scripts are named area/name, as in vm/life")
 	}
-	var r Result
-	begun := time.Now()
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		failed, err := s.one(ctx, name)
-		if err == nil && !failed {
-			err = s.passed(name)
-		}
+		ours, err := s.Ledger.take(name, s.Name)
 		if err != nil {
-			return r, fmt.Errorf("run script %s: %w", name, err)
+			return r, err
 		}
-		if failed {
+		if !ours {
+			continue
+		}
+		verdict := hasPassed
+		bad, err := s.one(ctx, name)
+		if bad {
+			verdict = hasFailed
 			r.Failed++
 		} else {
 			r.Passed++
 		}
+		if err == nil {
+			err = s.Ledger.end(name, verdict)
+		}
+		if err != nil {
+			return r, fmt.Errorf("run script %s: %w", name, err)
+		}
 	}
-	fmt.Fprintf(s.Out, "%d passed, %d failed in %.1f s\n", r.Passed, r.Failed, time.Since(begun).Seconds())
 	return r, nil
-}
-
-// passed notes that a script has passed.
-func (s Suite) passed(name string) error {
-	if s.Passed == "" {
-		return nil
-	}
-	f, err := os.OpenFile(s.Passed, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(f, name)
-	return errors.Join(err, f.Close())
 }
 
 // wantsSystemd is the line in the comment at a script's head by which it asks for a host with systemd.
@@ -106,10 +98,6 @@ const wantsSystemd = "# host: systemd"
 
 // Names lists the scripts that match, as area/name, in order.
 func (s Suite) Names() ([]string, error) {
-	done, err := os.ReadFile(s.Passed)
-	if err != nil && s.Passed != "" && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*.txtar"))
 	if err != nil {
 		return nil, err
@@ -121,7 +109,7 @@ func (s Suite) Names() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ok || slices.Contains(strings.Fields(string(done)), name) {
+		if !ok {
 			continue
 		}
 		text, err := os.ReadFile(file)
@@ -133,6 +121,25 @@ func (s Suite) Names() ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// Left lists those that match and that no host has taken yet.
+func (s Suite) Left() ([]string, error) {
+	names, err := s.Names()
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, name := range names {
+		taken, err := s.Ledger.taken(name)
+		if err != nil {
+			return nil, err
+		}
+		if !taken {
+			left = append(left, name)
+		}
+	}
+	return left, nil
 }
 
 func matches(pattern, name string) (bool, error) {

@@ -50,7 +50,7 @@ func suite(t *testing.T, scripts map[string]string) (Suite, *strings.Builder) {
 			t.Fatal(err)
 		}
 	}
-	return Suite{Dir: dir, Work: t.TempDir(), Host: host, Out: out}, out
+	return Suite{Dir: dir, Work: t.TempDir(), Ledger: Ledger(t.TempDir()), Name: "one", Host: host, Out: out}, out
 }
 
 func TestRun(t *testing.T) {
@@ -71,7 +71,7 @@ func TestRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"run  vm/life\nok   vm/life (", "FAIL vm/breaks (", "FAIL crash/leaks (", "it left this on the host:\n     + tap1\n",
-		"FAIL guest/skips", "a script may not skip itself: because", "ok   network/same", "2 passed, 3 failed in ",
+		"FAIL guest/skips", "a script may not skip itself: because", "ok   network/same",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
@@ -180,17 +180,36 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// TestPassed leaves out what has passed in a run before this one.
-func TestPassed(t *testing.T) {
-	s, out := suite(t, map[string]string{"vm/a": "exec true\n", "vm/b": "exec sh -c 'test -e HOST.b'\n"})
-	s.Passed = filepath.Join(t.TempDir(), "passed")
-	for _, want := range []Result{{Passed: 1, Failed: 1}, {Failed: 1}} {
+// TestLedger shares scripts between hosts, of which one is lost half-way.
+func TestLedger(t *testing.T) {
+	one, _ := suite(t, map[string]string{"vm/a": "exec true\n", "vm/b": "exec false\n", "vm/c": "exec true\n"})
+	two := one
+	two.Name = "two"
+	if ours, err := one.Ledger.take("vm/a", one.Name); err != nil || !ours {
+		t.Fatalf("not taken: %v", err)
+	}
+	runs := func(s Suite, want Result) {
+		t.Helper()
 		if got, err := s.Run(t.Context()); err != nil || got != want {
-			t.Errorf("got %+v, %v, want %+v:\n%s", got, err, want, out)
+			t.Errorf("%s ran %+v, %v, want %+v", s.Name, got, err, want)
 		}
 	}
-	if text, err := os.ReadFile(s.Passed); err != nil || string(text) != "vm/a\n" {
-		t.Errorf("the list is %q, %v", text, err)
+	runs(two, Result{Passed: 1, Failed: 1})
+	for _, c := range []struct {
+		host string
+		left []string
+	}{{two.Name, nil}, {one.Name, []string{"vm/a"}}} {
+		if err := one.Ledger.Release(c.host); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := one.Left(); err != nil || !slices.Equal(left, c.left) {
+			t.Errorf("without %s %q is left, %v", c.host, left, err)
+		}
+	}
+	runs(two, Result{Passed: 1})
+	runs(one, Result{})
+	if got, err := one.Ledger.Result(); err != nil || (got != Result{Passed: 2, Failed: 1}) {
+		t.Errorf("in all %+v, %v", got, err)
 	}
 }
 
