@@ -49,8 +49,14 @@ lint: $(GOLANGCI) ## Check style and the rules that a linter can hold
 	$(GOLANGCI) run ./...
 
 .PHONY: e2e
-e2e: setup build ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
+e2e: setup build bin/crashpoint ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
 	@bin/banger-lab e2e $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+# A daemon that can kill itself at each point of a verb, for e2e/crash/points.
+.PHONY: bin/crashpoint
+bin/crashpoint: build
+	@mkdir -p $@
+	go build -trimpath -tags crashpoint -ldflags '$(LDFLAGS)' -o $@/ ./cmd/bangerd
 
 .PHONY: verify
 verify: build ## A short smoke test of the installed system

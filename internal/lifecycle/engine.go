@@ -41,7 +41,7 @@ func run(ctx context.Context, job *op.Job, groups ...group) error {
 		for _, s := range g {
 			eg.Go(func() error {
 				stage := job.Stage(s.label)
-				err := s.do(gctx, stage.Detail)
+				err := around(s.label, func() error { return s.do(gctx, stage.Detail) })
 				stage.End(err)
 				return err
 			})
@@ -125,7 +125,7 @@ func (m *Manager) takeDown(ctx context.Context, records []vm.Record) error {
 	var errs []error
 	for _, r := range records {
 		if r.Kind == vm.RecordProcess {
-			errs = append(errs, m.hyper.Release(ctx, r))
+			errs = append(errs, around("release "+string(r.Kind), func() error { return m.hyper.Release(ctx, r) }))
 		}
 	}
 	for i := len(m.features) - 1; i >= 0; i-- {
@@ -135,7 +135,7 @@ func (m *Manager) takeDown(ctx context.Context, records []vm.Record) error {
 		}
 		for _, r := range records {
 			if r.Kind == rm.Removes() {
-				if err := rm.Remove(ctx, r); err != nil {
+				if err := around("remove "+string(r.Kind), func() error { return rm.Remove(ctx, r) }); err != nil {
 					errs = append(errs, fmt.Errorf("remove %s %s: %w", r.Kind, r.Name, err))
 				}
 			}

@@ -87,6 +87,7 @@ type Manager struct {
 // New returns a manager. Recover must be called before the first verb.
 func New(c Config) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
+	c.Store = crashing(c.Store)
 	return &Manager{
 		Config: c,
 		layout: c.Layout, tag: c.Tag, store: c.Store, images: c.Images, hyper: c.Hyper,

@@ -37,6 +37,7 @@ func commands(ctx context.Context, host Host) map[string]command {
 		"json-env":      jsonEnv,
 		"snapshot-host": h.snapshot,
 		"same-host":     h.same,
+		"crash-points":  h.crashPoints,
 	}
 }
 

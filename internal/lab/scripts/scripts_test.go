@@ -134,16 +134,17 @@ func TestLabHostElsewhere(t *testing.T) {
 
 func TestCommands(t *testing.T) {
 	for name, c := range map[string]struct{ script, want string }{
-		"wait-for":          {"exec sh -c '(sleep 0.5; touch there) >/dev/null 2>&1 &'\nwait-for -timeout 20s test -e there\n", "ok  "},
-		"wait-for never":    {"wait-for -timeout 300ms test -e there\n", "it still fails after 300ms"},
-		"wait-for not":      {"! wait-for -timeout 300ms true\n", "it still succeeds after 300ms"},
-		"kill-pid":          {"exec sh -c 'sleep 60 >/dev/null 2>&1 & echo {\\\"pid\\\": $!}'\njson-env pid PID\nkill-pid -TERM $PID\n! exec test -e /proc/$PID/exe\n", "ok  "},
-		"kill-pid nonsense": {"kill-pid 1\n", `"1" is no pid`},
-		"json":              {"exec cat doc\njson state running\njson n 12345678901234567890\njson vms.len 2\njson vms.1.ok true\njson vms.0 '{\"ok\":false}'\n! json state stopped\n! json absent x\n-- doc --\n" + `{"state":"running","n":12345678901234567890,"vms":[{"ok":false},{"ok":true}]}`, "ok  "},
-		"json differs":      {"exec echo [1,2]\njson . []\n", ". is [1,2]"},
-		"json absent":       {"exec echo '{\"a\":{}}'\njson a.b 1\n", `a.b: there is no "b" in {}`},
-		"json not":          {"exec echo hello\njson . 1\n", "the last output is not JSON"},
-		"same-host unknown": {"same-host x\n", `there is no snapshot "x"`},
+		"wait-for":           {"exec sh -c '(sleep 0.5; touch there) >/dev/null 2>&1 &'\nwait-for -timeout 20s test -e there\n", "ok  "},
+		"wait-for never":     {"wait-for -timeout 300ms test -e there\n", "it still fails after 300ms"},
+		"wait-for not":       {"! wait-for -timeout 300ms true\n", "it still succeeds after 300ms"},
+		"kill-pid":           {"exec sh -c 'sleep 60 >/dev/null 2>&1 & echo {\\\"pid\\\": $!}'\njson-env pid PID\nkill-pid -TERM $PID\n! exec test -e /proc/$PID/exe\n", "ok  "},
+		"kill-pid nonsense":  {"kill-pid 1\n", `"1" is no pid`},
+		"crash-points usage": {"crash-points 1\n", "usage: crash-points LEAST FILE"},
+		"json":               {"exec cat doc\njson state running\njson n 12345678901234567890\njson vms.len 2\njson vms.1.ok true\njson vms.0 '{\"ok\":false}'\n! json state stopped\n! json absent x\n-- doc --\n" + `{"state":"running","n":12345678901234567890,"vms":[{"ok":false},{"ok":true}]}`, "ok  "},
+		"json differs":       {"exec echo [1,2]\njson . []\n", ". is [1,2]"},
+		"json absent":        {"exec echo '{\"a\":{}}'\njson a.b 1\n", `a.b: there is no "b" in {}`},
+		"json not":           {"exec echo hello\njson . 1\n", "the last output is not JSON"},
+		"same-host unknown":  {"same-host x\n", `there is no snapshot "x"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, out := suite(t, map[string]string{"a/b": c.script})
