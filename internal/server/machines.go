@@ -60,11 +60,11 @@ func (s *server) machines(a huma.API) {
 			all, err := s.Verbs.List(ctx, callerOf(ctx))
 			out := make([]api.VM, 0, len(all))
 			for _, v := range all {
-				shown := s.show(v)
 				if in.Brief {
-					shown = brief(shown)
+					out = append(out, brief(v))
+				} else {
+					out = append(out, s.show(v))
 				}
-				out = append(out, shown)
 			}
 			return &answer[[]api.VM]{out}, outcome(err)
 		})
@@ -107,11 +107,18 @@ func began(o op.Operation, err error) (*answer[op.Operation], error) {
 }
 
 // brief keeps what a table of many VMs shows.
-func brief(v api.VM) api.VM {
+func brief(v vm.VM) api.VM {
 	return api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Image: v.Image, Spec: v.Spec, Pending: v.Pending,
-		State: v.State, Reason: v.Reason, Address: v.Address, Started: v.Started,
+		State: v.State, Reason: v.Reason, Address: address(v), Started: v.Started,
 	}
+}
+
+func address(v vm.VM) string {
+	if !v.Lease.Address.IsValid() {
+		return ""
+	}
+	return v.Lease.Address.Addr().String()
 }
 
 // show is a VM without its secrets.
@@ -123,10 +130,7 @@ func (s *server) show(v vm.VM) api.VM {
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),
 		Logs:    api.Logs{Console: s.Layout.ConsoleLog(v.ID), Firecracker: s.Layout.FirecrackerLog(v.ID)},
-		Created: v.Created, Started: v.Started,
-	}
-	if v.Lease.Address.IsValid() {
-		out.Address = v.Lease.Address.Addr().String()
+		Address: address(v), Created: v.Created, Started: v.Started,
 	}
 	if v.Process != nil {
 		out.PID = v.Process.PID
