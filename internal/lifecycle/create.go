@@ -171,7 +171,7 @@ func (m *Manager) create(ctx context.Context, job *op.Job, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	prepare := append(m.provision(v), m.up(v, true)...)
+	prepare := append(m.provision(v, ""), m.up(v, true)...)
 	if err := run(ctx, job, prepare); err != nil {
 		return err
 	}
