@@ -39,6 +39,15 @@ type Upper interface {
 	Up(ctx context.Context, v vm.VM, report Report) error
 }
 
+// Holder is an Upper of what a guest could be heard by. A guest that goes on from a snapshot is another machine at
+// first, and is not to be heard before it is its own.
+type Holder interface {
+	// UpHeld is Up for such a guest.
+	UpHeld(ctx context.Context, v vm.VM, report Report) error
+	// Admit lets it be heard.
+	Admit(ctx context.Context, v vm.VM, report Report) error
+}
+
 // Remover removes the resources of the record kinds it names. What is already gone is success.
 type Remover interface {
 	Removes() vm.RecordKind
