@@ -32,6 +32,13 @@ type Upper interface {
 	Up(ctx context.Context, v vm.VM, report Report) error
 }
 
+// Holder is an Upper that can bring up what a guest must not be heard through yet: one that is restored from a snapshot
+// bears another's identity until it is given its own. UpHeld is its Up, and Admit, once the guest has its own, the rest.
+type Holder interface {
+	UpHeld(ctx context.Context, v vm.VM, report Report) error
+	Admit(ctx context.Context, v vm.VM, report Report) error
+}
+
 // Remover removes the resources of the record kinds it names. What is already gone is success.
 type Remover interface {
 	Removes() vm.RecordKind

@@ -52,7 +52,7 @@ func (h *Host) Start(_ context.Context, m vm.Machine, line func(string)) (vm.Pro
 		}
 	}
 	for _, n := range m.NICs {
-		if h.taps[n.TAP] == "" {
+		if h.taps[n.TAP].bridge == "" {
 			return vm.Process{}, fmt.Errorf("tap %s is missing", n.TAP)
 		}
 	}
