@@ -62,7 +62,7 @@ func (h *Host) spawn(m vm.Machine, line func(string)) (*process, int, error) {
 		}
 	}
 	for _, n := range m.NICs {
-		if h.taps[n.TAP] == "" {
+		if h.taps[n.TAP].bridge == "" {
 			return nil, 0, fmt.Errorf("tap %s is missing", n.TAP)
 		}
 	}

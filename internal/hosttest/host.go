@@ -31,7 +31,7 @@ var ErrInjected = errors.New("injected failure")
 // Host is the fake. Its zero value is not usable; call New.
 type Host struct {
 	mu      sync.Mutex
-	taps    map[string]string         // TAP to bridge
+	taps    map[string]tap            // by name
 	bridges map[string]bool           // by name
 	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
 	trash   map[vm.ID]map[string]bool // those in the trash
@@ -93,7 +93,7 @@ type process struct {
 // New returns an empty host.
 func New() *Host {
 	return &Host{
-		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
+		taps: map[string]tap{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
 		names: map[vm.ID]string{}, snaps: map[string]*captured{}, sizes: map[string]int64{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
@@ -167,8 +167,8 @@ func (h *Host) Text() string {
 	for b := range h.bridges {
 		lines = append(lines, "bridge "+b)
 	}
-	for t, b := range h.taps {
-		lines = append(lines, "tap "+t+" on "+b)
+	for name, t := range h.taps {
+		lines = append(lines, "tap "+name+" on "+t.String())
 	}
 	for id, files := range h.dirs {
 		lines = append(lines, "dir "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))
@@ -263,42 +263,6 @@ func (h *Host) Link(_ context.Context, _, dir string) error {
 		return err
 	}
 	return errors.Join(h.put(filepath.Join(dir, vm.FileKernel)), h.put(filepath.Join(dir, vm.FileInitrd)))
-}
-
-// Attach implements nic.Links.
-func (h *Host) Attach(_ context.Context, l vm.Lease) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.effect("make bridge"); err != nil {
-		return err
-	}
-	h.bridges[l.Bridge] = true
-	if err := h.effect("make tap"); err != nil {
-		return err
-	}
-	h.taps[l.TAP] = l.Bridge
-	return nil
-}
-
-// Detach implements nic.Links.
-func (h *Host) Detach(_ context.Context, tap string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.effect("remove tap"); err != nil {
-		return err
-	}
-	delete(h.taps, tap)
-	// An idle bridge goes whether or not the TAP was still there: its removal may have been cut short.
-	for bridge := range h.bridges {
-		if slices.Contains(slices.Collect(maps.Values(h.taps)), bridge) {
-			continue
-		}
-		if err := h.effect("remove bridge"); err != nil {
-			return err
-		}
-		delete(h.bridges, bridge)
-	}
-	return nil
 }
 
 // Make implements lifecycle.Dirs.

@@ -4,19 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 
 	"banger/internal/reconcile"
 	"banger/internal/vm"
 )
-
-// TAPs implements nic.Links. Looking is no effect.
-func (h *Host) TAPs(context.Context) ([]string, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Sorted(maps.Keys(h.taps)), nil
-}
 
 // Found implements lifecycle.Hypervisor.
 func (h hypervisor) Found(context.Context) ([]vm.ID, error) {
@@ -55,14 +47,4 @@ func (h *Host) Describe(name string) (*reconcile.Directory, error) {
 		d.VM, d.Err = vm.VM{}, fmt.Errorf("read %s/vm.json: %w", d.Path, fs.ErrNotExist)
 	}
 	return d, nil
-}
-
-// Plant makes a TAP that no verb asked for, on the instance's bridge if there is one.
-func (h *Host) Plant(tap string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.taps[tap] = ""
-	for bridge := range h.bridges {
-		h.taps[tap] = bridge
-	}
 }

@@ -74,7 +74,9 @@ func TestASealedSnapshotIsNeverTakenOver(t *testing.T) {
 
 func TestAlteredSnapshotsAreRefused(t *testing.T) {
 	for name, alter := range map[string]func(dir string) error{
-		"state": func(dir string) error { return os.WriteFile(filepath.Join(dir, snapshot.FileState), []byte("stale"), 0o600) },
+		"state": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, snapshot.FileState), []byte("stale"), 0o600)
+		},
 		"state is gone": func(dir string) error { return os.Remove(filepath.Join(dir, snapshot.FileState)) },
 		"memory is longer": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, snapshot.FileMemory), []byte("memory and more"), 0o600)
@@ -83,7 +85,9 @@ func TestAlteredSnapshotsAreRefused(t *testing.T) {
 			memory := filepath.Join(dir, snapshot.FileMemory)
 			return errors.Join(os.Rename(memory, memory+".old"), os.WriteFile(memory, []byte("memory"), 0o600))
 		},
-		"manifest": func(dir string) error { return os.WriteFile(filepath.Join(dir, snapshot.FileManifest), []byte("{"), 0o600) },
+		"manifest": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, snapshot.FileManifest), []byte("{"), 0o600)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, dir := sealed(t)

@@ -13,8 +13,10 @@ import (
 
 // Links is what the feature needs of the host.
 type Links interface {
-	// Attach makes the TAP, up and on its bridge, and the bridge where it is missing.
-	Attach(ctx context.Context, lease vm.Lease) error
+	// Prepare makes the TAP, on its bridge but down, so that nothing passes, and the bridge where it is missing.
+	Prepare(ctx context.Context, lease vm.Lease) error
+	// Admit lets a TAP that is prepared onto the network.
+	Admit(ctx context.Context, tap string) error
 	// Detach removes the TAP, and the bridge with its last port.
 	Detach(ctx context.Context, tap string) error
 	// TAPs names those of this instance.
@@ -76,10 +78,23 @@ func (f *Feature) Checks() []feature.Check {
 	}
 }
 
-// Up makes the TAP.
+// Up makes the TAP and lets it onto the network.
 func (f *Feature) Up(ctx context.Context, v vm.VM, report feature.Report) error {
+	if err := f.UpHeld(ctx, v, report); err != nil {
+		return err
+	}
+	return f.Admit(ctx, v, report)
+}
+
+// UpHeld makes the TAP and keeps it off the network.
+func (f *Feature) UpHeld(ctx context.Context, v vm.VM, report feature.Report) error {
 	report(v.Lease.TAP)
-	return f.Links.Attach(ctx, v.Lease)
+	return f.Links.Prepare(ctx, v.Lease)
+}
+
+// Admit lets the TAP onto the network.
+func (f *Feature) Admit(ctx context.Context, v vm.VM, _ feature.Report) error {
+	return f.Links.Admit(ctx, v.Lease.TAP)
 }
 
 // Removes implements feature.Remover.

@@ -6,17 +6,22 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"banger/internal/feature"
 	"banger/internal/feature/nic"
+	"banger/internal/hosttest"
 	"banger/internal/vm"
 )
 
 // host is one that may lack TUN or room for a subnet.
 type host struct{ tun, subnet error }
 
-func (host) Attach(context.Context, vm.Lease) error { return nil }
-func (host) Detach(context.Context, string) error   { return nil }
-func (host) TAPs(context.Context) ([]string, error) { return []string{"btab12-01234567"}, nil }
-func (h host) CheckTUN() error                      { return h.tun }
+func (host) Prepare(context.Context, vm.Lease) error { return nil }
+func (host) Admit(context.Context, string) error     { return nil }
+func (host) Detach(context.Context, string) error    { return nil }
+func (host) TAPs(context.Context) ([]string, error)  { return []string{"btab12-01234567"}, nil }
+func (h host) CheckTUN() error                       { return h.tun }
 
 func (h host) Require(context.Context) (netip.Prefix, error) {
 	return netip.MustParsePrefix("10.1.0.0/22"), h.subnet
@@ -47,5 +52,29 @@ func TestWhatIsLackingIsSaidBeforeAStartAndByDoctor(t *testing.T) {
 				t.Errorf("%+v: %s: %q", c.host, check.Name, detail)
 			}
 		}
+	}
+}
+
+// TestAGuestThatIsHeld is brought up in two steps, which together are what any other takes at once.
+func TestAGuestThatIsHeld(t *testing.T) {
+	v := vm.VM{Lease: vm.Lease{TAP: "btab12-01234567", Bridge: "banger-ab12"}}
+	report := func(string) {}
+	h := hosttest.New()
+	var f feature.Holder = &nic.Feature{Links: h}
+	if err := f.UpHeld(t.Context(), v, report); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff("bridge banger-ab12\ntap btab12-01234567 on banger-ab12, held", h.Text()); d != "" {
+		t.Error(d)
+	}
+	if err := f.Admit(t.Context(), v, report); err != nil {
+		t.Error(err)
+	}
+	other := hosttest.New()
+	if err := (&nic.Feature{Links: other}).Up(t.Context(), v, report); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff(other.Text(), h.Text()); d != "" {
+		t.Error(d)
 	}
 }

@@ -31,9 +31,9 @@ type Links struct {
 // New returns the devices of the instance with this tag.
 func New(tag vm.Tag) *Links { return &Links{tag: tag, bridge: tag.Bridge()} }
 
-// Attach makes the VM's TAP, up and on the bridge, and the bridge where it is missing. What exists
-// already is put right.
-func (l *Links) Attach(ctx context.Context, lease vm.Lease) error {
+// Prepare makes the VM's TAP, and the bridge where it is missing. The TAP is on the bridge, and down: a hypervisor can
+// open it, and nothing passes. What exists already is put right.
+func (l *Links) Prepare(ctx context.Context, lease vm.Lease) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -47,6 +47,16 @@ func (l *Links) Attach(ctx context.Context, lease vm.Lease) error {
 		return explain("make TAP", lease.TAP, err)
 	}
 	return nil
+}
+
+// Admit lets a TAP that is prepared onto the network.
+func (l *Links) Admit(ctx context.Context, tap string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return explain("bring up TAP", tap, setUp(tap))
 }
 
 // Detach removes the TAP, and the bridge with its last port. Gone is success.
@@ -199,7 +209,7 @@ func onlyAddress(ctx context.Context, link netlink.Link, want netip.Prefix) erro
 	}})
 }
 
-// ensureTAP makes the TAP or puts it right.
+// ensureTAP makes the TAP or puts it right. It is down: what its guest writes to it is refused until it is up.
 func ensureTAP(name string, master netlink.Link) error {
 	tap, err := find(name)
 	if err != nil {
@@ -216,6 +226,11 @@ func ensureTAP(name string, master netlink.Link) error {
 	if !isTAP(tap) {
 		return fmt.Errorf("%w: %s", errForeign, tap.Type())
 	}
+	if tap.Attrs().Flags&net.FlagUp != 0 {
+		if err := netlink.LinkSetDown(tap); err != nil {
+			return err
+		}
+	}
 	if err := disableIPv6(name); err != nil {
 		return err
 	}
@@ -223,6 +238,14 @@ func ensureTAP(name string, master netlink.Link) error {
 		if err := netlink.LinkSetMaster(tap, master); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func setUp(name string) error {
+	tap, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
 	}
 	return netlink.LinkSetUp(tap)
 }

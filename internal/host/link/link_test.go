@@ -1,6 +1,8 @@
 package link_test
 
 import (
+	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -43,6 +46,14 @@ func lease(id vm.ID, tag vm.Tag, addr string) vm.Lease {
 	}
 }
 
+// attach does both steps.
+func attach(t *testing.T, links *link.Links, l vm.Lease) error {
+	if err := links.Prepare(t.Context(), l); err != nil {
+		return err
+	}
+	return links.Admit(t.Context(), l.TAP)
+}
+
 func names(t *testing.T) []string {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -63,7 +74,7 @@ func TestAttachAndDetach(t *testing.T) {
 		links := link.New("ab12")
 		one, two := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.9.0.6/24")
 		for _, l := range []vm.Lease{one, one, two} { // making what exists is success
-			if err := links.Attach(t.Context(), l); err != nil {
+			if err := attach(t, links, l); err != nil {
 				t.Error(err)
 				return
 			}
@@ -93,7 +104,7 @@ func TestAttachAndDetach(t *testing.T) {
 		if tap.Attrs().MasterIndex != bridge.Attrs().Index {
 			t.Error("the TAP is not on the bridge")
 		}
-		openAsFirecracker(t, one.TAP)
+		openAsFirecracker(t, one.TAP).Close()
 
 		for range 2 { // removing what is gone is success
 			if err := links.Detach(t.Context(), one.TAP); err != nil {
@@ -125,32 +136,102 @@ func checkUp(t *testing.T, l netlink.Link) {
 }
 
 // openAsFirecracker opens the TAP with the ioctls that Firecracker 1.12 uses.
-func openAsFirecracker(t *testing.T, name string) {
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+func openAsFirecracker(t *testing.T, name string) *os.File {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Error(err)
-		return
 	}
-	defer f.Close()
 	req, err := unix.NewIfreq(name)
 	if err != nil {
 		t.Error(err)
-		return
 	}
 	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, req); err != nil {
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Errorf("TUNSETIFF: %v", err)
 	}
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.TUNSETVNETHDRSZ, 12); err != nil {
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHeader); err != nil {
 		t.Errorf("TUNSETVNETHDRSZ: %v", err)
 	}
+	return os.NewFile(uintptr(fd), name)
+}
+
+// TestNothingPassesBeforeItIsAdmitted speaks as a guest does: it asks, by ARP, who has the gateway's address.
+func TestNothingPassesBeforeItIsAdmitted(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links, l := link.New("ab12"), lease("111111111111", "ab12", "10.9.0.5/24")
+		if err := links.Prepare(t.Context(), l); err != nil {
+			t.Error(err)
+			return
+		}
+		guest := openAsFirecracker(t, l.TAP)
+		defer guest.Close()
+		who := whoHas(l)
+		if _, err := guest.Write(who); !errors.Is(err, unix.EIO) {
+			t.Errorf("before it is admitted: %v", err)
+		}
+		if err := links.Admit(t.Context(), l.TAP); err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := guest.Write(who); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := guest.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Error(err)
+		}
+		want := []byte{0x02, 0xba, 10, 9, 0, 1, 10, 9, 0, 1} // the gateway's MAC and address
+		frame := make([]byte, 2048)
+		for {
+			n, err := guest.Read(frame)
+			if err != nil {
+				t.Errorf("no answer: %v", err)
+				return
+			}
+			if bytes.Contains(frame[:n], want) {
+				break
+			}
+		}
+		// A VM that is restored where one ran is not heard either, until it is.
+		if err := links.Prepare(t.Context(), l); err != nil {
+			t.Error(err)
+		}
+		if _, err := guest.Write(who); !errors.Is(err, unix.EIO) {
+			t.Errorf("prepared again: %v", err)
+		}
+	})
+}
+
+const vnetHeader = 12
+
+// whoHas is an ARP request of the lease's guest for its gateway, behind an empty virtio header.
+func whoHas(l vm.Lease) []byte {
+	mac, _ := net.ParseMAC(l.MAC)
+	frame := make([]byte, vnetHeader, vnetHeader+42)
+	for _, part := range [][]byte{
+		bytes.Repeat([]byte{0xff}, 6), mac, {0x08, 0x06}, // to all, from the guest, ARP
+		{0, 1, 8, 0, 6, 4, 0, 1}, // Ethernet, IPv4, a request
+		mac, l.Address.Addr().AsSlice(), make([]byte, 6), l.Gateway.AsSlice(),
+	} {
+		frame = append(frame, part...)
+	}
+	return frame
+}
+
+func TestAdmitWantsATAP(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		err := link.New("ab12").Admit(t.Context(), "btab12-11111111")
+		if err == nil || err.Error() != `bring up TAP "btab12-11111111": Link not found` {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestAttachPutsRight(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		links := link.New("ab12")
 		before := lease("111111111111", "ab12", "10.9.0.5/24")
-		if err := links.Attach(t.Context(), before); err != nil {
+		if err := attach(t, links, before); err != nil {
 			t.Error(err)
 			return
 		}
@@ -161,7 +242,7 @@ func TestAttachPutsRight(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if err := links.Attach(t.Context(), lease("111111111111", "ab12", "10.8.0.5/24")); err != nil {
+		if err := attach(t, links, lease("111111111111", "ab12", "10.8.0.5/24")); err != nil {
 			t.Error(err)
 			return
 		}
@@ -190,7 +271,7 @@ func TestADeviceThatIsNotOurs(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		err := link.New("ab12").Attach(t.Context(), lease("111111111111", "ab12", "10.9.0.5/24"))
+		err := attach(t, link.New("ab12"), lease("111111111111", "ab12", "10.9.0.5/24"))
 		if !fault.Is(err, fault.AlreadyExists) || err.Error() != `make TAP "btab12-11111111": another kind of device has this name: bridge` {
 			t.Errorf("got %v", err)
 		}
@@ -200,12 +281,12 @@ func TestADeviceThatIsNotOurs(t *testing.T) {
 func TestInUse(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		links := link.New("ab12")
-		if err := links.Attach(t.Context(), lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
+		if err := attach(t, links, lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
 			t.Error(err)
 			return
 		}
 		other := link.New("cd34")
-		if err := other.Attach(t.Context(), lease("333333333333", "cd34", "172.30.4.9/20")); err != nil {
+		if err := attach(t, other, lease("333333333333", "cd34", "172.30.4.9/20")); err != nil {
 			t.Error(err)
 			return
 		}

@@ -81,10 +81,13 @@ func (b bare) boot(ctx context.Context) (took Bare, err error) {
 	if err := b.furnish(ctx, dir); err != nil {
 		return took, err
 	}
-	if err := b.links.Attach(ctx, b.vm.Lease); err != nil {
+	if err := b.links.Prepare(ctx, b.vm.Lease); err != nil {
 		return took, err
 	}
 	defer func() { err = errors.Join(err, b.links.Detach(context.WithoutCancel(ctx), b.vm.Lease.TAP)) }()
+	if err := b.links.Admit(ctx, b.vm.Lease.TAP); err != nil {
+		return took, err
+	}
 	w := &witness{ready: make(chan readiness, 1)}
 	g, err := guest.Open(dir, func() agentproto.GuestConfig { return b.config }, w.hear, slog.New(slog.DiscardHandler))
 	if err != nil {
