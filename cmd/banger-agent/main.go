@@ -110,15 +110,8 @@ func serve(version string, log *slog.Logger) error {
 		}
 	}()
 
-	var services []agentproto.Service
-	if list := os.Getenv(initrd.ServicesEnv); list != "" {
-		if err := json.Unmarshal([]byte(list), &services); err != nil {
-			return fmt.Errorf("%s: %w", initrd.ServicesEnv, err)
-		}
-	}
-	hello := initrd.Hello(version, agentproto.PhaseResident)
-	hello.Token = os.Getenv(initrd.TokenEnv)
-	if err := os.Unsetenv(initrd.TokenEnv); err != nil { // what the server starts needs none
+	identity, err := whoIAm()
+	if err != nil {
 		return err
 	}
 	l, err := vsock.Listen(agentproto.RequestPort, nil)
@@ -128,13 +121,27 @@ func serve(version string, log *slog.Logger) error {
 	a := &agent.Agent{
 		Listener:    hostOnly{l},
 		DialHost:    dialHost,
-		Hello:       hello,
-		Services:    services,
+		Hello:       initrd.Hello(version, agentproto.PhaseResident),
+		Identity:    identity,
 		Machine:     &machine.Machine{Version: version, Log: log},
 		Log:         log,
 		Terminating: terminating,
 	}
 	return a.Run(context.Background())
+}
+
+// whoIAm is what the initrd's agent left in the environment, unless the guest has become another since.
+func whoIAm() (agent.Identity, error) {
+	begun := agent.Identity{Token: os.Getenv(initrd.TokenEnv)}
+	if list := os.Getenv(initrd.ServicesEnv); list != "" {
+		if err := json.Unmarshal([]byte(list), &begun.Services); err != nil {
+			return begun, fmt.Errorf("%s: %w", initrd.ServicesEnv, err)
+		}
+	}
+	if err := os.Unsetenv(initrd.TokenEnv); err != nil { // what the server starts needs none
+		return begun, err
+	}
+	return machine.Kept(begun)
 }
 
 // hostOnly accepts the host's connections only. Any process of the guest can dial a vsock port of

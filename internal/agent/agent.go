@@ -19,13 +19,19 @@ import (
 type Agent struct {
 	Listener net.Listener                                // where the host's requests arrive
 	DialHost func(ctx context.Context) (net.Conn, error) // opens a control connection
-	Hello    agentproto.Hello                            // without versions and phase, which Run sets
-	Services []agentproto.Service                        // what Ready waits for
+	Hello    agentproto.Hello                            // without versions, phase and token, which Run sets
+	Identity Identity
 	Machine  Machine
 	Log      *slog.Logger
 
 	// Terminating is sent to when the guest's init has begun to end every process.
 	Terminating <-chan struct{}
+}
+
+// Identity is what the agent itself knows of the VM that its guest is.
+type Identity struct {
+	Token    string               `json:"token"`    // of its Hello
+	Services []agentproto.Service `json:"services"` // what Ready waits for
 }
 
 // Machine is the guest that the agent lives in.
@@ -42,6 +48,14 @@ type Machine interface {
 	Grow(ctx context.Context, device string, size int64) error
 	// Rename gives the machine another hostname.
 	Rename(hostname string) error
+	// Sync writes everything to the disks.
+	Sync()
+	// Reseed has the kernel's random numbers depend on entropy too, from the next one on.
+	Reseed(entropy []byte) error
+	// Adopt makes the machine another one while it runs. It goes on after a failure; all are returned.
+	Adopt(ctx context.Context, cfg agentproto.GuestConfig) error
+	// Keep remembers who the agent is now, for a server that is started again.
+	Keep(identity Identity) error
 	// Restart has the guest's init end everything in order and reset the machine, and does so
 	// itself when init does not. It returns once that has begun.
 	Restart()
@@ -51,7 +65,7 @@ type Machine interface {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &control{agent: a, intent: agentproto.IntentUnknown}
+	h := &control{agent: a, identity: a.Identity, intent: agentproto.IntentUnknown, again: make(chan struct{}, 1)}
 	r := &requests{agent: a, control: h, dials: make(chan struct{}, maxDials), open: make(chan struct{}, maxRequests)}
 
 	var wg sync.WaitGroup

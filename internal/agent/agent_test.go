@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,31 @@ func (m machine) Grow(ctx context.Context, device string, size int64) error {
 	return nil
 }
 func (m machine) Restart() { close(m.restarted) }
+func (machine) Sync()      {}
+
+// Reseed takes no entropy of zeroes.
+func (machine) Reseed(entropy []byte) error {
+	if entropy[0] == 0 {
+		return errors.New("operation not permitted")
+	}
+	return nil
+}
+
+// Adopt fails in part where there is no hostname.
+func (machine) Adopt(_ context.Context, cfg agentproto.GuestConfig) error {
+	if cfg.Hostname == "" {
+		return errors.New("no name")
+	}
+	return nil
+}
+
+// Keep has no room for every token.
+func (machine) Keep(identity agent.Identity) error {
+	if identity.Token == "full" {
+		return errors.New("no space left on device")
+	}
+	return nil
+}
 
 // serve runs an agent whose host never answers, and returns how to reach it.
 func serve(t *testing.T) (dial func() net.Conn, m machine) {
@@ -123,6 +149,16 @@ func ask(t *testing.T, c net.Conn, req agentproto.Request) agentproto.Response {
 	return resp
 }
 
+// adopt is a good request but for what change does to it.
+func adopt(change func(*agentproto.Adopt)) agentproto.Request {
+	a := agentproto.Adopt{
+		Config: agentproto.GuestConfig{Hostname: "other"}, Token: "token", Now: noon().Add(time.Hour),
+		Entropy: bytes.Repeat([]byte("e"), 64),
+	}
+	change(&a)
+	return agentproto.Request{Op: agentproto.OpAdopt, Adopt: &a}
+}
+
 func TestRequests(t *testing.T) {
 	dial, m := serve(t)
 	tests := []struct {
@@ -143,6 +179,15 @@ func TestRequests(t *testing.T) {
 		{agentproto.Request{Op: agentproto.OpGrow, Grow: &agentproto.Grow{Device: "/dev/vdb", Size: 1 << 50}}, agentproto.Response{Error: "/dev/vdb is not that large"}},
 		{agentproto.Request{Op: agentproto.OpRename, Rename: &agentproto.Rename{Hostname: "other"}}, agentproto.Response{}},
 		{agentproto.Request{Op: agentproto.OpRename, Rename: &agentproto.Rename{}}, agentproto.Response{Error: "no name"}},
+		{agentproto.Request{Op: agentproto.OpHold}, agentproto.Response{Error: `this agent knows no request "hold"`}},
+		{agentproto.Request{Op: agentproto.OpHold, Hold: &agentproto.Hold{}}, agentproto.Response{Error: "hold for 0s: it takes at most 5m0s"}},
+		{agentproto.Request{Op: agentproto.OpHold, Hold: &agentproto.Hold{For: time.Hour}}, agentproto.Response{Error: "hold for 1h0m0s: it takes at most 5m0s"}},
+		{agentproto.Request{Op: agentproto.OpHold, Hold: &agentproto.Hold{For: time.Minute}}, agentproto.Response{}},
+		{agentproto.Request{Op: agentproto.OpAdopt}, agentproto.Response{Error: `this agent knows no request "adopt"`}},
+		{adopt(func(*agentproto.Adopt) {}), agentproto.Response{Adopted: &agentproto.Adopted{}}},
+		{adopt(func(a *agentproto.Adopt) { a.Config.Hostname = "" }), agentproto.Response{Adopted: &agentproto.Adopted{Warning: "no name"}}},
+		{adopt(func(a *agentproto.Adopt) { a.Entropy = make([]byte, 64) }), agentproto.Response{Error: "take the entropy: operation not permitted"}},
+		{adopt(func(a *agentproto.Adopt) { a.Token = "full" }), agentproto.Response{Error: "keep the token: no space left on device"}},
 		{agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: 70000}}, agentproto.Response{Error: "dial tcp: address 70000: invalid port"}},
 		{agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}}, agentproto.Response{}},
 	}
@@ -194,7 +239,7 @@ func TestListeningPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("tcp", head+row("0100007F:0016", "0A")+row("0100007F:1F90", "01")+"junk\n"+row("nocolon", "0A")+row("0100007F:12345", "0A"))
+	write("tcp", head+row("0100007F:0016", "0A")+row("0100007F:1F90", "01")+"junk\n"+row("nocolon", "0A")+row("0100007F:12345", "0A")+"   0: 0100007F:0017 00000000:0000 0A\n")
 	got, err := agent.ListeningPorts(dir) // without IPv6
 	if err != nil {
 		t.Fatal(err)

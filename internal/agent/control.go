@@ -51,18 +51,28 @@ func Greet(c net.Conn, hello agentproto.Hello) (agentproto.Welcome, error) {
 // control keeps the control connection of the resident agent.
 type control struct {
 	agent *Agent
+	again chan struct{} // holds a token when the host is to be dialled without a further wait
 
-	mu     sync.Mutex
-	conn   net.Conn // nil while there is none that was welcomed
-	intent agentproto.Intent
-	seen   map[string]time.Duration // uptime at which each service was first seen to listen
+	mu       sync.Mutex
+	conn     net.Conn // nil while there is none that was welcomed
+	identity Identity
+	intent   agentproto.Intent
+	seen     map[string]time.Duration // uptime at which each service was first seen to listen
+	until    time.Time                // no session begins before
+	end      func()                   // ends the session there is, and returns once it is over; nil without one
 }
 
 // run dials the host again whenever the connection is lost.
 func (h *control) run(ctx context.Context) {
 	wait := minRedial
 	for ctx.Err() == nil {
-		welcomed, err := h.session(ctx)
+		session, done, held := h.begin(ctx)
+		if held > 0 {
+			h.rest(ctx, held)
+			continue
+		}
+		welcomed, err := h.session(session)
+		done()
 		switch {
 		case errors.Is(err, ErrRefused):
 			h.agent.Log.Error("control connection", "error", err)
@@ -72,26 +82,98 @@ func (h *control) run(ctx context.Context) {
 		default:
 			wait = min(2*wait, maxRedial)
 		}
-		if pause(ctx, wait) != nil {
-			return
-		}
+		h.rest(ctx, wait)
 	}
+}
+
+// rest waits for d, or until the host is to be dialled at once.
+func (h *control) rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-h.again:
+	case <-t.C:
+	}
+}
+
+// begin says how long no session may begin yet, or begins one that is over when done is called.
+func (h *control) begin(ctx context.Context) (session context.Context, done func(), held time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if held := time.Until(h.until); held > 0 {
+		return nil, nil, held
+	}
+	session, cancel := context.WithCancel(ctx)
+	over := make(chan struct{})
+	h.end = func() {
+		cancel()
+		<-over
+	}
+	return session, func() {
+		cancel()
+		close(over)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.end = nil
+	}, 0
+}
+
+// hold closes the connection and keeps another from being dialled for a while. When it returns, nothing that the control
+// connection had to send is left.
+func (h *control) hold(d time.Duration) {
+	h.mu.Lock()
+	h.until = time.Now().Add(d)
+	end := h.end
+	h.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
+// release ends a hold.
+func (h *control) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.until.IsZero() {
+		return
+	}
+	h.until = time.Time{}
+	select {
+	case h.again <- struct{}{}:
+	default: // it is dialled at once already
+	}
+}
+
+// become is what the next session begins with.
+func (h *control) become(identity Identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.identity, h.seen = identity, nil
 }
 
 // session is one control connection from dial to loss.
 func (h *control) session(ctx context.Context) (welcomed bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	conn, err := h.agent.DialHost(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	closed := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = conn.Close()
+	})
+	defer func() {
+		cancel()
+		<-closed // by then the kernel has it, too
+	}()
 
 	hello := h.agent.Hello
 	hello.Phase = agentproto.PhaseResident
+	h.mu.Lock()
+	hello.Token = h.identity.Token
+	h.mu.Unlock()
 	welcome, err := Greet(conn, hello)
 	if err != nil {
 		return false, err
@@ -100,8 +182,8 @@ func (h *control) session(ctx context.Context) (welcomed bool, err error) {
 	if _, err := Follow(h.agent.Machine, welcome.Now, h.agent.Log); err != nil {
 		h.agent.Log.Error("control connection", "error", err)
 	}
-	h.hold(conn)
-	defer h.hold(nil)
+	h.use(conn)
+	defer h.use(nil)
 
 	ready := make(chan struct{})
 	go func() {
@@ -115,7 +197,7 @@ func (h *control) session(ctx context.Context) (welcomed bool, err error) {
 	return true, err
 }
 
-func (h *control) hold(c net.Conn) {
+func (h *control) use(c net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conn = c
@@ -141,17 +223,18 @@ func (h *control) reportReady(ctx context.Context, conn net.Conn) {
 
 // poll returns when each service was first seen, or nil while one is missing.
 func (h *control) poll() (map[string]time.Duration, error) {
-	up := make(map[string]time.Duration, len(h.agent.Services))
-	if len(h.agent.Services) == 0 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	services := h.identity.Services
+	up := make(map[string]time.Duration, len(services))
+	if len(services) == 0 {
 		return up, nil
 	}
 	ports, err := h.agent.Machine.Listening()
 	if err != nil {
 		return nil, err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range h.agent.Services {
+	for _, s := range services {
 		since, known := h.seen[s.Name]
 		if !known && ports[s.Port] {
 			if h.seen == nil {
@@ -164,7 +247,7 @@ func (h *control) poll() (map[string]time.Duration, error) {
 			up[s.Name] = since
 		}
 	}
-	if len(up) < len(h.agent.Services) {
+	if len(up) < len(services) {
 		return nil, nil
 	}
 	return up, nil

@@ -20,6 +20,7 @@ const (
 	requestBudget = 10 * time.Second
 	dialBudget    = 10 * time.Second
 	closeBudget   = 30 * time.Second // for the host to close a stream that has ended both ways
+	changeBudget  = time.Minute      // for the disks to be written, or another identity to be in effect
 )
 
 // requests answers the host.
@@ -28,6 +29,8 @@ type requests struct {
 	control *control
 	open    chan struct{} // holds a token for each request that is being answered
 	dials   chan struct{} // and one for each stream
+
+	adopting sync.Mutex // held while the guest becomes another: a host that lost the answer asks again
 }
 
 func (r *requests) serve(ctx context.Context) error {
@@ -64,6 +67,9 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	if agentproto.ReadFrame(conn, &req, agentproto.MaxFromHost) != nil {
 		return
 	}
+	if req.Op != agentproto.OpHold && req.Op != agentproto.OpAdopt {
+		r.control.release()
+	}
 	switch {
 	case req.Op == agentproto.OpPing:
 		r.answer(conn, agentproto.Response{})
@@ -87,6 +93,10 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 		r.answer(conn, outcome(r.agent.Machine.Grow(ctx, req.Grow.Device, req.Grow.Size)))
 	case req.Op == agentproto.OpRename && req.Rename != nil:
 		r.answer(conn, outcome(r.agent.Machine.Rename(req.Rename.Hostname)))
+	case req.Op == agentproto.OpHold && req.Hold != nil:
+		r.answerLate(conn, func() agentproto.Response { return r.hold(*req.Hold) })
+	case req.Op == agentproto.OpAdopt && req.Adopt != nil:
+		r.answerLate(conn, func() agentproto.Response { return r.adopt(ctx, *req.Adopt) })
 	case req.Op == agentproto.OpDial && req.Dial != nil:
 		select {
 		case r.dials <- struct{}{}:
@@ -119,6 +129,13 @@ func (r *requests) follow(now time.Time) agentproto.Response {
 
 func (r *requests) answer(conn net.Conn, resp agentproto.Response) bool {
 	return agentproto.WriteFrame(conn, resp) == nil
+}
+
+// answerLate is for what takes longer than other requests.
+func (r *requests) answerLate(conn net.Conn, change func() agentproto.Response) {
+	if conn.SetDeadline(time.Now().Add(changeBudget)) == nil {
+		r.answer(conn, change())
+	}
 }
 
 // dial connects the host to a TCP port of the guest.

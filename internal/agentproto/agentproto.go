@@ -246,6 +246,8 @@ type Request struct {
 	Clock    *Clock    `json:"clock,omitempty"`
 	Grow     *Grow     `json:"grow,omitempty"`
 	Rename   *Rename   `json:"rename,omitempty"`
+	Hold     *Hold     `json:"hold,omitempty"`
+	Adopt    *Adopt    `json:"adopt,omitempty"`
 }
 
 // Op names what a request wants.
@@ -261,6 +263,8 @@ const (
 	OpGrow     Op = "grow"
 	OpRename   Op = "rename"
 	OpStats    Op = "stats"
+	OpHold     Op = "hold"
+	OpAdopt    Op = "adopt"
 )
 
 // Dial asks for a TCP connection inside the guest.
@@ -301,10 +305,11 @@ type Rename struct {
 
 // Response answers a request. Error is empty when it was granted.
 type Response struct {
-	Error string   `json:"error,omitempty"`
-	Info  *Info    `json:"info,omitempty"`
-	Clock *Clocked `json:"clock,omitempty"`
-	Stats *Stats   `json:"stats,omitempty"`
+	Error   string   `json:"error,omitempty"`
+	Info    *Info    `json:"info,omitempty"`
+	Clock   *Clocked `json:"clock,omitempty"`
+	Stats   *Stats   `json:"stats,omitempty"`
+	Adopted *Adopted `json:"adopted,omitempty"`
 }
 
 // Stats is what the guest uses: few fields that are cheap to read, since a host with many guests asks each of them every

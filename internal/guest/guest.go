@@ -65,17 +65,32 @@ type Guest struct {
 // events are delivered one at a time, from the moment Open is called until Close returns; events
 // must not call Close.
 func Open(dir string, config func() agentproto.GuestConfig, events func(Event), log *slog.Logger) (*Guest, error) {
+	if config != nil {
+		return open(dir, makeToken, config, events, log)
+	}
+	return open(dir, func(d *os.File) (string, error) {
+		token, err := readToken(d)
+		if err != nil { // a VM that runs is taken back all the same
+			log.Error("read the agent's token", "dir", dir, "error", err)
+		}
+		return token, nil
+	}, nil, events, log)
+}
+
+// OpenRestored is Open for a guest that is about to be restored from a snapshot. It has booted already, with a token that
+// is not this VM's: its agent is known once Adopt has told it the new one.
+func OpenRestored(dir string, events func(Event), log *slog.Logger) (*Guest, error) {
+	return open(dir, makeToken, nil, events, log)
+}
+
+func open(dir string, token func(*os.File) (string, error), config func() agentproto.GuestConfig, events func(Event), log *slog.Logger) (*Guest, error) {
 	// Sockets are named through the directory's descriptor: a socket address holds 107 bytes.
 	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, listenError(dir, err)
 	}
-	var token string
-	if config == nil {
-		if token, err = readToken(d); err != nil { // a VM that runs is taken back all the same
-			log.Error("read the agent's token", "dir", dir, "error", err)
-		}
-	} else if token, err = makeToken(d); err != nil {
+	known, err := token(d)
+	if err != nil {
 		_ = d.Close()
 		return nil, listenError(dir, err)
 	}
@@ -89,7 +104,7 @@ func Open(dir string, config func() agentproto.GuestConfig, events func(Event), 
 		_ = d.Close()
 		return nil, listenError(dir, err)
 	}
-	g := &Guest{dir: d, listener: l, config: config, token: token, events: events, log: log, booted: config == nil}
+	g := &Guest{dir: d, listener: l, config: config, token: known, events: events, log: log, booted: config == nil}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.tasks.Go(g.accept)
 	return g, nil

@@ -19,6 +19,9 @@ import (
 // as long.
 const requestBudget = 15 * time.Second
 
+// changeBudget is that of a request for which the guest writes its disks or becomes another.
+const changeBudget = time.Minute
+
 const silentHint = "the guest may be booting, overloaded or halted: see `banger vm logs`; `banger vm kill` ends it without asking it"
 
 // Ping asks whether the agent answers.
@@ -117,7 +120,11 @@ func (g *Guest) ask(ctx context.Context, req agentproto.Request) (agentproto.Res
 
 // request opens a request connection and returns it with the agent's response to req.
 func (g *Guest) request(ctx context.Context, req agentproto.Request) (net.Conn, agentproto.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestBudget)
+	budget := requestBudget
+	if req.Hold != nil || req.Adopt != nil {
+		budget = changeBudget
+	}
+	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	conn, err := g.connect(ctx)
 	if err != nil {
@@ -161,8 +168,11 @@ func exchange(ctx context.Context, conn net.Conn, req agentproto.Request) (agent
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	var resp agentproto.Response
 	err := handshake(conn)
-	if req.Op == agentproto.OpClock { // no earlier: by now somebody listens
+	switch req.Op { // no earlier: by now somebody listens
+	case agentproto.OpClock:
 		req.Clock = &agentproto.Clock{Now: time.Now()}
+	case agentproto.OpAdopt:
+		req.Adopt.Now = time.Now()
 	}
 	if err == nil {
 		err = agentproto.WriteFrame(conn, req)

@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/ext4"
+	"banger/internal/agent/machine"
 	"banger/internal/agentproto"
 )
 
 // mountDisks mounts the root disk at newRoot and the others inside it.
 func (b *Boot) mountDisks(ctx context.Context, mounts []agentproto.Mount) error {
-	rootDisk := agentproto.Mount{Device: rootDevice, Path: "/", FSType: "ext4", Grow: true}
+	rootDisk := agentproto.Mount{Device: machine.RootDevice, Path: "/", FSType: "ext4", Grow: true}
 	if err := mount(ctx, rootDisk, newRoot); err != nil {
 		return err
 	}

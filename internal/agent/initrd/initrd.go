@@ -16,6 +16,7 @@ import (
 
 	"banger/internal/agent"
 	"banger/internal/agent/machine"
+	"banger/internal/agent/network"
 	"banger/internal/agent/settings"
 	"banger/internal/agentproto"
 )
@@ -32,7 +33,6 @@ const (
 // Where things are.
 const (
 	newRoot    = "/sysroot"
-	rootDevice = "/dev/vda"
 	moduleList = "/modules"
 )
 
@@ -210,7 +210,7 @@ func (b *Boot) apply(cfg agentproto.GuestConfig) error {
 	if err := settings.Write(root, cfg); err != nil {
 		b.Log.Error("settings", "error", err)
 	}
-	if err := configureNetwork(cfg.Network); err != nil {
+	if err := network.Configure(cfg.Network); err != nil {
 		b.Log.Error("network", "error", err)
 	}
 	return nil

@@ -20,8 +20,8 @@ import (
 
 // Rename gives the guest another hostname, now and for its next boot.
 func (m *Machine) Rename(hostname string) error {
-	if err := unix.Sethostname([]byte(hostname)); err != nil {
-		return fmt.Errorf("set the hostname: %w", err)
+	if err := setHostname(hostname); err != nil {
+		return err
 	}
 	root, err := os.OpenRoot("/")
 	if err != nil {
@@ -29,6 +29,13 @@ func (m *Machine) Rename(hostname string) error {
 	}
 	defer root.Close()
 	return settings.Hostname(root, hostname)
+}
+
+func setHostname(name string) error {
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("set the hostname: %w", err)
+	}
+	return nil
 }
 
 // growStep is the time between two looks whether a disk has become larger: the kernel hears of it by an

@@ -16,6 +16,9 @@ import (
 	"banger/internal/agentproto"
 )
 
+// RootDevice is the disk that the guest's root is on.
+const RootDevice = "/dev/vda"
+
 // Machine implements agent.Machine.
 type Machine struct {
 	Clock

@@ -57,6 +57,18 @@ func Hostname(root *os.Root, name string) error {
 		}))
 }
 
+// Secret writes a file that only root can read, into a directory that only root can enter.
+func Secret(root *os.Root, name, content string) error {
+	dir := path.Dir(name)
+	if err := mkdir(root, dir, 0o700); err != nil {
+		return err
+	}
+	if err := root.Chmod(dir, 0o700); err != nil {
+		return err
+	}
+	return put(root, name, content, 0o600)
+}
+
 func authorizedKeys(root *os.Root, keys []string) error {
 	if err := mkdir(root, "root/.ssh", 0o700); err != nil {
 		return err

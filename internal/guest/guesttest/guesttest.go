@@ -157,6 +157,7 @@ type Guest struct {
 
 	device  *Device
 	machine *machine
+	log     *slog.Logger
 	term    chan struct{}
 	cancel  context.CancelFunc
 	done    chan error
@@ -169,29 +170,44 @@ func Boot(ctx context.Context, dir string, log *slog.Logger) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guest{Ended: make(chan struct{}), device: dev, term: make(chan struct{}), done: make(chan error, 1)}
+	g := &Guest{Ended: make(chan struct{}), device: dev, log: log, term: make(chan struct{})}
 	g.machine = &machine{born: time.Now(), restart: sync.OnceFunc(func() { close(g.Ended) })}
 	if err := g.hello(ctx); err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
-	l, err := dev.Listen(agentproto.RequestPort)
-	if err != nil {
+	g.machine.kept = agent.Identity{Token: g.token, Services: g.Config.Services}
+	if err := g.serve(ctx); err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
-	resident := hello()
-	resident.Token = g.token
+	return g, nil
+}
+
+// serve starts the resident agent as the one that the guest has kept.
+func (g *Guest) serve(ctx context.Context) error {
+	l, err := g.device.Listen(agentproto.RequestPort)
+	if err != nil {
+		return err
+	}
 	a := &agent.Agent{
 		Listener:    l,
-		DialHost:    func(ctx context.Context) (net.Conn, error) { return dev.DialHost(ctx, agentproto.ControlPort) },
-		Hello:       resident,
-		Services:    g.Config.Services,
+		DialHost:    func(ctx context.Context) (net.Conn, error) { return g.device.DialHost(ctx, agentproto.ControlPort) },
+		Hello:       hello(),
+		Identity:    g.machine.identity(),
 		Machine:     g.machine,
-		Log:         log,
+		Log:         g.log,
 		Terminating: g.term,
 	}
 	ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	go func() { g.done <- a.Run(ctx) }()
-	return g, nil
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	g.done = done
+	return nil
+}
+
+// Restart is the agent's server dying and its supervisor starting another.
+func (g *Guest) Restart(ctx context.Context) error {
+	g.cancel()
+	return errors.Join(<-g.done, g.serve(ctx))
 }
 
 func hello() agentproto.Hello {
@@ -245,6 +261,7 @@ type machine struct {
 
 	mu      sync.Mutex
 	changes []string
+	kept    agent.Identity
 }
 
 func (m *machine) Now() time.Time { return time.Now().Add(-time.Duration(m.behind.Load())) }
@@ -270,6 +287,35 @@ func (m *machine) Rename(hostname string) error {
 		return errors.New("set the hostname:\x1b[2J no name")
 	}
 	return m.note("rename to " + hostname)
+}
+
+// Sync, Reseed, Adopt and Keep note what is asked as well.
+func (m *machine) Sync() { _ = m.note("sync") }
+
+// Reseed notes how much there is: what it is would be another thing each time.
+func (m *machine) Reseed(entropy []byte) error {
+	return m.note(fmt.Sprintf("reseed with %d bytes", len(entropy)))
+}
+
+// Adopt fails in part where the hostname is empty.
+func (m *machine) Adopt(_ context.Context, cfg agentproto.GuestConfig) error {
+	if cfg.Hostname == "" {
+		return errors.New("set the hostname:\x1b[2J no name")
+	}
+	return m.note("become " + cfg.Hostname)
+}
+
+func (m *machine) Keep(identity agent.Identity) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept = identity
+	return nil
+}
+
+func (m *machine) identity() agent.Identity {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kept
 }
 
 func (m *machine) note(change string) error {

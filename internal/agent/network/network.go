@@ -1,0 +1,113 @@
+// Package network gives a guest's NIC its addresses.
+package network
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+
+	"banger/internal/agentproto"
+)
+
+// Configure brings up the loopback and, when there is one, the NIC: as a guest boots.
+func Configure(n *agentproto.Network) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if l.Attrs().Flags&net.FlagLoopback != 0 {
+			errs = append(errs, netlink.LinkSetUp(l))
+		}
+	}
+	if n != nil {
+		errs = append(errs, boot(links, *n))
+	}
+	return errors.Join(errs...)
+}
+
+func boot(links []netlink.Link, n agentproto.Network) error {
+	nic, err := n.Parse()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if bytes.Equal(l.Attrs().HardwareAddr, nic.MAC) {
+			return set(l, nic)
+		}
+	}
+	return fmt.Errorf("no interface has the address %s", n.MAC)
+}
+
+// Change makes the NIC of a guest that runs another one: what it had of addresses and routes is gone.
+func Change(n agentproto.Network) error {
+	nic, err := n.Parse()
+	if err != nil {
+		return err
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	l, err := device(links)
+	if err != nil {
+		return err
+	}
+	return change(l, nic)
+}
+
+// device is the guest's only NIC. Its users may have made bridges, tunnels and the like, each of which is of a kind.
+func device(links []netlink.Link) (netlink.Link, error) {
+	for _, l := range links {
+		if _, plain := l.(*netlink.Device); plain && l.Attrs().Flags&net.FlagLoopback == 0 {
+			return l, nil
+		}
+	}
+	return nil, errors.New("there is no network device")
+}
+
+func change(l netlink.Link, nic agentproto.NIC) error {
+	name := l.Attrs().Name
+	// Without it the kernel keeps the routes and what IPv6 derived from the old MAC, and some drivers keep the MAC.
+	if err := netlink.LinkSetDown(l); err != nil {
+		return fmt.Errorf("take down %s: %w", name, err)
+	}
+	if err := netlink.LinkSetHardwareAddr(l, nic.MAC); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", name, nic.MAC, err)
+	}
+	old, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", name, err)
+	}
+	for _, addr := range old {
+		if err := netlink.AddrDel(l, &addr); err != nil {
+			return fmt.Errorf("remove the address %s: %w", addr.IPNet, err)
+		}
+	}
+	return set(l, nic)
+}
+
+// set gives a NIC its address and its default route.
+func set(l netlink.Link, nic agentproto.NIC) error {
+	addr := &netlink.Addr{IPNet: &net.IPNet{
+		IP:   nic.Address.Addr().AsSlice(),
+		Mask: net.CIDRMask(nic.Address.Bits(), nic.Address.Addr().BitLen()),
+	}}
+	if err := netlink.AddrReplace(l, addr); err != nil {
+		return fmt.Errorf("set address %s: %w", nic.Address, err)
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("bring up %s: %w", l.Attrs().Name, err)
+	}
+	if !nic.Gateway.IsValid() {
+		return nil
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: nic.Gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("set default route by %s: %w", nic.Gateway, err)
+	}
+	return nil
+}
