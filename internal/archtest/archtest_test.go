@@ -43,7 +43,7 @@ var rules = []rule{
 	},
 	{
 		name: "nouns", why: "types and rules that perform no I/O can be tested by tables and used everywhere",
-		in:   []string{"internal/vm", "internal/image", "internal/network", "internal/op", "internal/event", "internal/admission", "internal/reconcile"},
+		in:   []string{"internal/vm", "internal/image", "internal/network", "internal/op", "internal/event", "internal/admission", "internal/reconcile", "internal/snapshot"},
 		only: []string{"banger/internal/fault", "banger/internal/vm", "banger/internal/image", "banger/internal/network", "banger/internal/op", "banger/internal/event"},
 	},
 	{

@@ -21,15 +21,31 @@ type Feature interface {
 }
 
 // Provisioner makes what lives as long as the VM, inside the VM's directory, once, at create.
-// A failed create removes the directory as a whole.
+// A failed create removes the directory as a whole. from is the directory of the snapshot that the VM is to
+// go on from, or "" where it begins with its image.
 type Provisioner interface {
-	Provision(ctx context.Context, v vm.VM, report Report) error
+	Provision(ctx context.Context, v vm.VM, from string, report Report) error
+}
+
+// Saver copies what the VM has in its directory into that of a snapshot, for Provision to begin with. The guest
+// stands still meanwhile.
+type Saver interface {
+	Save(ctx context.Context, v vm.VM, to string, report Report) error
 }
 
 // Upper makes or checks what a running VM needs, before every start. It is idempotent: what exists
 // already and is ours is success. All that it makes is named by records.
 type Upper interface {
 	Up(ctx context.Context, v vm.VM, report Report) error
+}
+
+// Holder is an Upper of what a guest could be heard by. A guest that goes on from a snapshot is another machine at
+// first, and is not to be heard before it is its own.
+type Holder interface {
+	// UpHeld is Up for such a guest.
+	UpHeld(ctx context.Context, v vm.VM, report Report) error
+	// Admit lets it be heard.
+	Admit(ctx context.Context, v vm.VM, report Report) error
 }
 
 // Remover removes the resources of the record kinds it names. What is already gone is success.

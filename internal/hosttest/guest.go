@@ -46,22 +46,31 @@ func (h *Host) Start(_ context.Context, m vm.Machine, line func(string)) (vm.Pro
 	if err := h.effect("start hypervisor"); err != nil {
 		return vm.Process{}, err
 	}
+	p, pid, err := h.spawn(m, line)
+	if err != nil {
+		return vm.Process{}, err
+	}
+	go h.boot(pid, p, h.Guest)
+	return vm.Process{PID: pid, StartTime: startTime, BootID: BootID}, nil
+}
+
+// spawn makes a process of a machine whose devices are there. h.mu is held.
+func (h *Host) spawn(m vm.Machine, line func(string)) (*process, int, error) {
 	for _, d := range m.Drives {
 		if !h.dirs[m.ID][d.Path] {
-			return vm.Process{}, fmt.Errorf("drive %s is missing", d.Path)
+			return nil, 0, fmt.Errorf("drive %s is missing", d.Path)
 		}
 	}
 	for _, n := range m.NICs {
 		if h.taps[n.TAP] == "" {
-			return vm.Process{}, fmt.Errorf("tap %s is missing", n.TAP)
+			return nil, 0, fmt.Errorf("tap %s is missing", n.TAP)
 		}
 	}
 	h.nextPID++
 	p := &process{id: m.ID, dir: m.Dir, gone: make(chan struct{}), described: make(chan struct{}), line: line}
 	p.seen, p.old = h.booting(m), h.Guest == Old
 	h.procs[h.nextPID] = p
-	go h.boot(h.nextPID, p, h.Guest)
-	return vm.Process{PID: h.nextPID, StartTime: startTime, BootID: BootID}, nil
+	return p, h.nextPID, nil
 }
 
 // boot is what the guest does by itself.

@@ -38,6 +38,7 @@ type Host struct {
 	known   map[vm.ID]vm.VM           // what each vm.json says
 	names   map[vm.ID]string          // from vm.json, to print ids as names
 	kept    []string                  // logs of failed creates
+	snaps   map[string]*captured      // directories of snapshots, by path
 	sizes   map[string]int64          // of disks, by path
 	procs   map[int]*process
 	nextPID int
@@ -94,7 +95,7 @@ func New() *Host {
 	return &Host{
 		taps: map[string]string{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
-		names: map[vm.ID]string{}, sizes: map[string]int64{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
+		names: map[vm.ID]string{}, snaps: map[string]*captured{}, sizes: map[string]int64{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }
 
@@ -182,6 +183,7 @@ func (h *Host) Text() string {
 		}
 		lines = append(lines, line)
 	}
+	lines = append(lines, h.snapshotText()...)
 	text := strings.Join(lines, "\n")
 	for id, name := range h.names {
 		text = strings.ReplaceAll(text, string(id), name)
@@ -203,8 +205,12 @@ func (h *Host) Clone(_ context.Context, _, dst string, size int64) (string, erro
 	return "reflink", h.put(dst)
 }
 
-// put makes a file below a VM's jail. h.mu is held.
+// put makes a file below a VM's jail, or in a snapshot. h.mu is held.
 func (h *Host) put(path string) error {
+	if c := h.snaps[filepath.Dir(path)]; c != nil {
+		c.files[filepath.Base(path)] = true
+		return nil
+	}
 	id := vm.ID(filepath.Base(filepath.Dir(filepath.Dir(path))))
 	files, ok := h.dirs[id]
 	if !ok {

@@ -36,9 +36,9 @@ type measured struct {
 const measureFor = 10 * time.Second
 
 // admitNew refuses a new VM that the host cannot take or its owner may not have, and warns of what may
-// become too much. m.admitting is held, and stays so until the VM is committed: of two creates that each
+// become too much. now is what is written at once beside its disks, in bytes. m.admitting is held, and stays so until the VM is committed: of two creates that each
 // fit, the second counts the first.
-func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (warnings []string, err error) {
+func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now int64) (warnings []string, err error) {
 	all, err := m.store.VMs(ctx)
 	if err != nil {
 		return nil, err
@@ -52,12 +52,13 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest) (wa
 	if err := m.admitMemory(all, v); err != nil {
 		return nil, err
 	}
-	now := int64(0)
 	if !m.Capacity.Shares() {
 		dir := m.layout.Image(img.ID)
-		if now, err = m.allocated(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed)); err != nil {
+		copies, err := m.allocated(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed))
+		if err != nil {
 			return nil, err
 		}
+		now += copies
 	}
 	growth, err := m.growth(all)
 	if err != nil {

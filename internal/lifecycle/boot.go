@@ -23,25 +23,40 @@ func (m *Manager) boot(ctx context.Context, job *op.Job, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, m.BootTimeout, errBootTimeout)
-	defer cancel()
-	l := newLive()
-	start := step{"hypervisor", func(ctx context.Context, _ feature.Report) error { return m.launch(ctx, job, l, b) }}
-	if err := run(ctx, job, group{start}); err != nil {
+	if v, _, err = m.bootGuest(ctx, job, v, b); err != nil {
 		return err
 	}
-	m.adopt(v.ID, l)
+	return m.runs(ctx, job, v)
+}
 
-	// The guest boots while its process is being committed.
-	v.Process = new(l.process())
-	v.Boots()
-	wait := step{"guest", func(ctx context.Context, report feature.Report) error { return m.awaitReady(ctx, l, b) }}
-	note := step{"commit", func(ctx context.Context, _ feature.Report) error { return m.commit(ctx, vm.Change{VM: v}) }}
-	if err := run(ctx, job, group{wait, note}); err != nil {
-		return err
-	}
+// runs commits that the guest is ready, and that this is the end of the operation.
+func (m *Manager) runs(ctx context.Context, job *op.Job, v vm.VM) error {
 	v.State, v.Reason, v.Started = vm.Running, "", time.Now()
 	return m.commit(ctx, vm.Change{VM: v, Op: ending(job)})
+}
+
+// bootGuest starts the hypervisor and returns once the guest is ready and its process committed.
+func (m *Manager) bootGuest(ctx context.Context, job *op.Job, v vm.VM, b feature.Blueprint) (vm.VM, *live, error) {
+	l := newLive()
+	v, err := m.rise(ctx, job, v, l,
+		step{"hypervisor", func(ctx context.Context, _ feature.Report) error { return m.launch(ctx, job, l, b) }},
+		step{"guest", func(ctx context.Context, _ feature.Report) error { return m.awaitReady(ctx, l, b) }})
+	return v, l, err
+}
+
+// rise starts a hypervisor by one step and brings its guest to readiness by another, while its process is being
+// committed.
+func (m *Manager) rise(ctx context.Context, job *op.Job, v vm.VM, l *live, start, ready step) (vm.VM, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.BootTimeout, errBootTimeout)
+	defer cancel()
+	if err := run(ctx, job, group{start}); err != nil {
+		return v, err
+	}
+	m.adopt(v.ID, l)
+	v.Process = new(l.process())
+	v.Boots()
+	note := step{"commit", func(ctx context.Context, _ feature.Report) error { return m.commit(ctx, vm.Change{VM: v}) }}
+	return v, run(ctx, job, group{ready, note})
 }
 
 var errBootTimeout = errors.New("the boot took too long")

@@ -25,6 +25,7 @@ type CreateRequest struct {
 	Locale         string
 	Restart        vm.Restart
 	AuthorizedKeys []string
+	Cold           bool // boot it, also where a snapshot of a booted guest could be gone on from
 }
 
 // Create validates the request, commits its intent and begins the operation that makes the VM and
@@ -41,29 +42,49 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
 	}
-	if err := m.preflight(ctx, v); err != nil {
-		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
-	}
 	o := newOperation(KindCreate, v, caller.UID)
 	o.Created = arrived // checking the request takes time too
-	m.admitting.Lock()
-	defer m.admitting.Unlock()
-	if o.Warnings, err = m.admitNew(ctx, v, img); err != nil {
+	if v, o, err = m.intend(ctx, v, img, o, 0); err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
 	}
-	v, err = m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
+	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
+		warm, err := false, error(nil)
+		if !req.Cold {
+			warm, err = m.createWarm(ctx, job, v)
+		}
+		if !warm && err == nil {
+			err = m.create(ctx, job, v)
+		}
+		if err != nil {
+			return m.undoCreate(job, v, err)
+		}
+		if !warm && !req.Cold && m.Warm {
+			m.warmLater(v)
+		}
+		return nil
+	}), nil
+}
+
+// intend commits that a VM is to be made, unless the host cannot take it. now is what is written to the disk at once,
+// in bytes, beside the VM's own disks.
+func (m *Manager) intend(ctx context.Context, v vm.VM, img image.Manifest, o op.Operation, now int64) (vm.VM, op.Operation, error) {
+	if err := m.preflight(ctx, v); err != nil {
+		return v, o, err
+	}
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	warnings, err := m.admitNew(ctx, v, img, now)
+	if err != nil {
+		return v, o, err
+	}
+	o.Warnings = warnings
+	leased, err := m.store.Create(ctx, v, m.pick(v.ID), func(leased vm.VM) []vm.Record {
 		return m.plan(leased, img).Records
 	}, o)
 	if err != nil {
-		return op.Operation{}, fault.From(err).InOp("create VM", req.Name)
+		return v, o, err
 	}
-	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
-		err := m.create(ctx, job, v)
-		if err != nil {
-			err = m.undoCreate(job, v, err)
-		}
-		return err
-	}), nil
+	return leased, o, nil
 }
 
 // draft derives the whole VM from a request and the image that it names.
@@ -167,15 +188,17 @@ func (m *Manager) onHost(id vm.ID, l vm.Lease) vm.Lease {
 
 // create makes the VM and boots it.
 func (m *Manager) create(ctx context.Context, job *op.Job, v vm.VM) error {
-	err := run(ctx, job, group{{"directory", func(context.Context, feature.Report) error { return m.dirs.Make(v.ID) }}})
-	if err != nil {
-		return err
-	}
-	prepare := append(m.provision(v), m.up(v, true)...)
-	if err := run(ctx, job, prepare); err != nil {
+	if err := m.furnish(ctx, job, v, "", m.up(v, true)); err != nil {
 		return err
 	}
 	return m.boot(ctx, job, v)
+}
+
+// furnish makes a new VM's directory, and side by side what lives as long as the VM, from a snapshot's directory or
+// the image, and what its start needs.
+func (m *Manager) furnish(ctx context.Context, job *op.Job, v vm.VM, from string, up group) error {
+	directory := step{"directory", func(context.Context, feature.Report) error { return m.dirs.Make(v.ID) }}
+	return run(ctx, job, group{directory}, append(m.provision(v, from), up...))
 }
 
 // undoCreate removes everything that a failed create had made, the VM's directory and row with it:

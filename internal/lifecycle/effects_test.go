@@ -97,7 +97,13 @@ func verbs() []verb {
 			return err
 		}
 	}
+	warms := func(w *world) error { return w.end(w.m.WarmImage(w.t.Context(), alice, lifecycle.WarmRequest{})) }
+	warmed := func(w *world) { w.must(warms(w)) }
+	altered := func(w *world) { warmed(w); w.host.Alter() }
 	return []verb{
+		{"image warm", "debian:12", nothing, warms, warmSettled},
+		{"create warm", "dev", warmed, creates, warmSettled},
+		{"create of an altered snapshot", "dev", altered, creates, warmSettled},
 		{"create that fails", "dev", nothing, ill(creates), settled},
 		{"start that fails", "dev", stopped, ill(starts), settled},
 		{"daemon's start", "dev", created, begins, settled},
@@ -238,6 +244,17 @@ func adopted(t *testing.T, w *world) {
 func broughtBack(t *testing.T, w *world) {
 	t.Helper()
 	w.await("dev", vm.Running)
+	settled(t, w)
+}
+
+// warmSettled checks that there is no half a snapshot, and then as settled does.
+func warmSettled(t *testing.T, w *world) {
+	t.Helper()
+	w.must(w.m.Idle(t.Context()))
+	if text := w.host.Text(); strings.Contains(text, "not sealed") {
+		t.Errorf("half a snapshot is left:\n%s", text)
+	}
+	w.host.LoseSnapshots()
 	settled(t, w)
 }
 

@@ -94,12 +94,13 @@ func (m *Manager) guestIn(v vm.VM) feature.Guest {
 	return nil
 }
 
-// provision lists the once-only steps of every feature.
-func (m *Manager) provision(v vm.VM) group {
+// provision lists the once-only steps of every feature, which begin with a snapshot's directory or, where from
+// is "", with the image.
+func (m *Manager) provision(v vm.VM, from string) group {
 	var g group
 	for _, f := range m.features {
 		if p, ok := f.(feature.Provisioner); ok {
-			g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error { return p.Provision(ctx, v, report) }})
+			g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error { return p.Provision(ctx, v, from, report) }})
 		}
 	}
 	return g

@@ -41,6 +41,7 @@ type ImportRequest struct {
 const (
 	KindPull   = "image.pull"
 	KindImport = "image.import"
+	KindWarm   = "image.warm" // a golden snapshot of it is taken
 )
 
 // ListImages returns the images, ordered by name.

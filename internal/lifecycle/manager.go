@@ -11,6 +11,7 @@ import (
 	"banger/internal/feature"
 	"banger/internal/image"
 	"banger/internal/op"
+	"banger/internal/snapshot"
 	"banger/internal/vm"
 )
 
@@ -25,6 +26,7 @@ type Config struct {
 	Hyper    Hypervisor
 	Guests   Guests
 	Dirs     Dirs
+	Snaps    Snapshots
 	Features []feature.Feature
 	Pick     LeasePicker
 	Capacity Capacity
@@ -34,12 +36,18 @@ type Config struct {
 	Tracker  *op.Tracker
 	Log      *slog.Logger
 
+	// Freeze tells what a snapshot of a machine with this image would freeze of this host.
+	Freeze func(ctx context.Context, img image.Manifest) (snapshot.Frozen, error)
+	// Warm has a snapshot prepared, in the background, of what was created and may be created again.
+	Warm bool
+
 	Defaults     Defaults
 	BootTimeout  time.Duration                   // from the hypervisor's start to readiness
 	StopTimeout  time.Duration                   // for an orderly shutdown, before the guest is killed
 	TrashGrace   time.Duration                   // how long a deleted VM can be restored
 	RestartPause time.Duration                   // before the first restart of a VM that is kept up; each failure doubles it
 	HaltInterval time.Duration                   // between two looks at the vCPUs of a guest that may have halted
+	QuietTimeout time.Duration                   // for a guest that has booted to have nothing more to do
 	Preflight    func(ctx context.Context) error // what any start needs of the host: KVM, Firecracker
 }
 
@@ -79,6 +87,7 @@ type Manager struct {
 	live      map[vm.ID]*live // VMs with a hypervisor
 	disk      disk
 	keeps     map[vm.ID]*keep   // VMs that are kept up
+	warming   map[string]bool   // keys of golden snapshots that are being taken
 	told      map[string]string // what the log says already, by what it is about
 
 	restarting chan struct{} // a token for each VM that is being restarted
@@ -95,7 +104,7 @@ func New(c Config) *Manager {
 		ctx: ctx, cancel: cancel,
 		locks: locks{held: map[vm.ID]chan struct{}{}},
 		live:  map[vm.ID]*live{},
-		keeps: map[vm.ID]*keep{}, told: map[string]string{}, restarting: make(chan struct{}, restartsAtOnce),
+		keeps: map[vm.ID]*keep{}, warming: map[string]bool{}, told: map[string]string{}, restarting: make(chan struct{}, restartsAtOnce),
 	}
 }
 
@@ -134,7 +143,7 @@ func (m *Manager) List(ctx context.Context, caller vm.Caller) ([]vm.VM, error) {
 	}
 	out := make([]vm.VM, 0, len(all))
 	for _, v := range all {
-		if caller.Sees(v.Owner) {
+		if caller.Sees(v.Owner) && !v.Template {
 			out = append(out, v)
 		}
 	}

@@ -92,7 +92,7 @@ var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
 	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindAdopt: "adopt VM", KindPause: "pause VM", KindResume: "resume VM",
 	KindSet: "set VM", KindRestore: "restore VM", KindDestroy: "empty trash of VM",
-	KindPull: "pull image", KindImport: "import image",
+	KindPull: "pull image", KindImport: "import image", KindWarm: "warm image",
 }
 
 // Words says what a kind of operation does, such as "create VM".

@@ -18,6 +18,7 @@ import (
 	"banger/internal/feature"
 	"banger/internal/op"
 	"banger/internal/reconcile"
+	"banger/internal/snapshot"
 	"banger/internal/vm"
 )
 
@@ -45,6 +46,11 @@ type Hypervisor interface {
 	// Start runs the machine in a cgroup or scope that RecordProcess names. console receives each
 	// line that the guest's kernel or programs print, escaped and bounded.
 	Start(ctx context.Context, m vm.Machine, console func(line string)) (vm.Process, error)
+	// Snapshot writes the state and the memory of a paused machine. It stays paused.
+	Snapshot(ctx context.Context, id vm.ID, to vm.Snapshot) error
+	// Restore runs a machine on from a snapshot. Its drives are in place, as they were when the snapshot was taken;
+	// its guest goes on at once.
+	Restore(ctx context.Context, m vm.Machine, from vm.Snapshot, console func(line string)) (vm.Process, error)
 	// Attach takes a machine back after the daemon was restarted, and tells whether it is paused.
 	Attach(ctx context.Context, id vm.ID, p vm.Process, console func(line string)) (paused bool, err error)
 	// Pause stops the machine's vCPUs, Resume lets them go on. What is so already is success.
@@ -69,6 +75,27 @@ type Guests interface {
 	// Open listens for the agent of the VM whose hypervisor works in dir. config is what its guest
 	// gets at boot; nil says that it has booted. events are delivered one at a time.
 	Open(dir string, config func() agentproto.GuestConfig, events func(GuestEvent)) (Guest, error)
+	// Restored listens for the agent of a guest that is about to go on from a snapshot. Until it has adopted its new
+	// identity, nobody in that guest is believed to be its agent.
+	Restored(dir string, events func(GuestEvent)) (Guest, error)
+}
+
+// Snapshots keeps the directories of snapshots.
+type Snapshots interface {
+	// Make makes an empty one, in place of what an interrupted one has left. A sealed one is fault.AlreadyExists.
+	Make(dir string) error
+	// Seal makes a snapshot whole and durable, and notes by what its files are known.
+	Seal(ctx context.Context, dir string, m snapshot.Manifest) error
+	// Open returns a sealed one. None is fs.ErrNotExist, and one that was altered fault.Corrupt.
+	Open(dir string) (snapshot.Manifest, error)
+	// Verify reads all of a sealed one. It notes what it finds the first time, and compares later.
+	Verify(ctx context.Context, dir string) error
+	// List names the sealed ones in a directory.
+	List(dir string) ([]string, error)
+	// Remove removes one, sealed or not. Gone is success.
+	Remove(dir string) error
+	// Sweep removes those in a directory that were never sealed.
+	Sweep(dir string) error
 }
 
 // Guest is the agent of one VM.
@@ -80,6 +107,10 @@ type Guest interface {
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
 	feature.Guest
+	// Hold has it write its disks out and fall silent, for a snapshot.
+	Hold(ctx context.Context) error
+	// Adopt makes a guest that goes on from a snapshot another machine.
+	Adopt(ctx context.Context, config agentproto.GuestConfig) error
 	// SetClock tells it the host's time, and returns how far its clock was behind.
 	SetClock(ctx context.Context) (time.Duration, error)
 	Close() error

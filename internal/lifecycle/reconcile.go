@@ -42,6 +42,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 	if _, err := m.Reconcile(ctx, true); err != nil {
 		return err
 	}
+	if err := m.Snaps.Sweep(m.layout.Golden()); err != nil {
+		m.log.Error("remove what interrupted snapshots left", "error", err)
+	}
 	all, err := m.store.VMs(ctx)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ type world struct {
 	preflight atomic.Pointer[fault.Error]
 	rules     admission.Rules
 	more      []feature.Feature // after the others
+	warm      bool              // golden snapshots are taken by themselves
 	bootID    string
 	log       *slog.Logger
 }
@@ -123,7 +124,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 	return lifecycle.New(lifecycle.Config{
 		Layout: layout, Tag: tag, Arch: "amd64", BootID: w.bootID,
 		Store: w.host.Store(w.store), Images: images,
-		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host,
+		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host, Snaps: w.host.Snapshots(), Freeze: w.host.Freeze, Warm: w.warm,
 		Features: append([]feature.Feature{
 			&compute.Feature{Balloons: w.host}, disk.Root(layout, w.host, w.host), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
@@ -134,7 +135,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Capacity: w.host, Meter: w.host, Rules: w.rules,
 		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
-		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond, RestartPause: time.Millisecond,
+		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond, QuietTimeout: 10 * time.Millisecond, RestartPause: time.Millisecond,
 		Preflight: func(context.Context) error {
 			if lacks := w.preflight.Load(); lacks != nil {
 				return lacks

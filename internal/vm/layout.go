@@ -28,6 +28,9 @@ func (l Layout) Trash() string { return filepath.Join(l.State, "trash") }
 // Trashed is the directory of a VM that is in the trash.
 func (l Layout) Trashed(id ID) string { return filepath.Join(l.Trash(), string(id)) }
 
+// Golden holds the snapshots of freshly booted guests, by key.
+func (l Layout) Golden() string { return filepath.Join(l.State, "golden") }
+
 // Failed keeps the logs of creates that failed, one directory for each operation.
 func (l Layout) Failed() string { return filepath.Join(l.State, "failed") }
 

@@ -15,7 +15,7 @@ func (v VM) Holds() Spec {
 func (v *VM) Boots() { v.Booted, v.Pending = v.Spec, nil }
 
 // Rests notes that no hypervisor runs: the next start takes everything.
-func (v *VM) Rests() { v.Process, v.Booted, v.Pending = nil, Spec{}, nil }
+func (v *VM) Rests() { v.Process, v.Booted, v.Pending, v.Golden = nil, Spec{}, nil, "" }
 
 // Write sets the value of a setting that has no field of its own. An empty one takes the setting away.
 func (v *VM) Write(key, value string) {

@@ -29,6 +29,9 @@ type VM struct {
 	// for one that was started by a banger that did not know.
 	Booted Spec `json:"booted,omitzero"`
 
+	// Template is a VM of nobody's that lives until a snapshot of it is taken. It is never anything but Creating.
+	Template bool `json:"template,omitempty"`
+
 	Desired State   `json:"desired"` // Running or Stopped
 	State   State   `json:"state"`   // what was last observed
 	Reason  string  `json:"reason,omitempty"`
@@ -37,6 +40,7 @@ type VM struct {
 	Lease   Lease     `json:"lease"`
 	Access  Access    `json:"access"`
 	Process *Process  `json:"process,omitempty"` // the hypervisor's, while it lives
+	Golden  string    `json:"golden,omitempty"`  // key of the golden snapshot that its hypervisor went on from, while it lives
 	Created time.Time `json:"created"`
 	Started time.Time `json:"started,omitzero"` // last time it became ready
 	Changed time.Time `json:"changed"`

@@ -84,9 +84,22 @@ func (f *Feature) Contribute(_ vm.VM, b *feature.Blueprint) {
 	}
 }
 
-// Provision clones the disk from the image.
-func (f *Feature) Provision(ctx context.Context, v vm.VM, report feature.Report) error {
-	method, err := f.disks.Clone(ctx, filepath.Join(f.layout.Image(v.Image.ID), f.source), f.path(v), *f.size(&v.Spec))
+// Provision clones the disk from the image, or from a snapshot.
+func (f *Feature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) error {
+	source := filepath.Join(f.layout.Image(v.Image.ID), f.source)
+	if from != "" {
+		source = filepath.Join(from, f.drive.Path)
+	}
+	return f.clone(ctx, source, f.path(v), *f.size(&v.Spec), report)
+}
+
+// Save clones the disk into a snapshot's directory.
+func (f *Feature) Save(ctx context.Context, v vm.VM, to string, report feature.Report) error {
+	return f.clone(ctx, f.path(v), filepath.Join(to, f.drive.Path), 0, report)
+}
+
+func (f *Feature) clone(ctx context.Context, from, to string, size int64, report feature.Report) error {
+	method, err := f.disks.Clone(ctx, from, to, size)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 
 // Bounds of waiting. They are generous: the lab's clock runs twenty times slower than silicon.
 const (
-	waitDefault = time.Minute
+	waitDefault = 3 * time.Minute
 	waitEnd     = 20 * time.Second
 	waitSettle  = 5 * time.Second
 	waitStep    = 500 * time.Millisecond
