@@ -31,12 +31,6 @@ type NIC struct {
 	MAC string
 }
 
-// Snapshot is where a machine that stands still was written to, its disks aside.
-type Snapshot struct {
-	State  string // absolute path of the file with the devices and vCPUs
-	Memory string // absolute path of the file with the guest's memory
-}
-
 // Names inside a machine's directory.
 const (
 	FileAPISocket = "firecracker.sock"
