@@ -312,9 +312,18 @@ type hypervisor struct {
 }
 
 func (h hypervisor) Start(ctx context.Context, m vm.Machine, console func(string)) (vm.Process, error) {
-	h.daemon.children.Add(1)
-	h.daemon.log.Info("hypervisor starts", "id", m.ID, "commits", h.daemon.store.Commits(), "children", h.daemon.children.Load())
+	h.count(m.ID)
 	return h.Driver.Start(ctx, m, console)
+}
+
+func (h hypervisor) Restore(ctx context.Context, m vm.Machine, from vm.Snapshot, console func(string)) (vm.Process, error) {
+	h.count(m.ID)
+	return h.Driver.Restore(ctx, m, from, console)
+}
+
+func (h hypervisor) count(id vm.ID) {
+	h.daemon.children.Add(1)
+	h.daemon.log.Info("hypervisor starts", "id", id, "commits", h.daemon.store.Commits(), "children", h.daemon.children.Load())
 }
 
 // guests opens the host's ends of vsock devices.

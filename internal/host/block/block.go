@@ -93,18 +93,7 @@ const copyStep = 64 << 20
 // copySparse copies the data and leaves the holes out. The Go library turns each CopyN between files
 // into copy_file_range, and into reads and writes where the kernel refuses that.
 func copySparse(ctx context.Context, to, from *os.File, size int64) error {
-	for end := int64(0); end < size; {
-		data, err := unix.Seek(int(from.Fd()), end, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // only a hole is left
-		}
-		if err != nil {
-			return fmt.Errorf("find data: %w", err)
-		}
-		end, err = unix.Seek(int(from.Fd()), data, unix.SEEK_HOLE)
-		if err != nil {
-			return fmt.Errorf("find hole: %w", err)
-		}
+	err := eachData(from, size, func(data, end int64) error {
 		if _, err := from.Seek(data, io.SeekStart); err != nil {
 			return err
 		}
@@ -119,8 +108,32 @@ func copySparse(ctx context.Context, to, from *os.File, size int64) error {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return to.Truncate(size)
+}
+
+// eachData calls visit with each stretch of the first size bytes of f that is no hole.
+func eachData(f *os.File, size int64, visit func(from, to int64) error) error {
+	for end := int64(0); end < size; {
+		data, err := unix.Seek(int(f.Fd()), end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // only a hole is left
+		}
+		if err != nil {
+			return fmt.Errorf("find data: %w", err)
+		}
+		if end, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE); err != nil {
+			return fmt.Errorf("find hole: %w", err)
+		}
+		if err := visit(data, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Grow makes the file at path size bytes long where it is shorter. It never shrinks it. What it adds is a hole. The new

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // config is what Firecracker reads at its start: definition FullVmConfiguration of its API
@@ -109,9 +110,55 @@ type driveUpdate struct {
 	PathOnHost string `json:"path_on_host"`
 }
 
+// snapshotCreate is what PUT /snapshot/create takes.
+type snapshotCreate struct {
+	SnapshotType snapshotType `json:"snapshot_type"`
+	SnapshotPath string       `json:"snapshot_path"`
+	MemFilePath  string       `json:"mem_file_path"`
+}
+
+type snapshotType string
+
+const full snapshotType = "Full"
+
+// snapshotLoad is what PUT /snapshot/load takes.
+type snapshotLoad struct {
+	SnapshotPath     string            `json:"snapshot_path"`
+	MemBackend       memoryBackend     `json:"mem_backend"`
+	NetworkOverrides []networkOverride `json:"network_overrides"`
+	ResumeVM         bool              `json:"resume_vm"`
+}
+
+type memoryBackend struct {
+	BackendType backendType `json:"backend_type"`
+	BackendPath string      `json:"backend_path"`
+}
+
+type backendType string
+
+const fileBackend backendType = "File"
+
+type networkOverride struct {
+	IfaceID     string `json:"iface_id"`
+	HostDevName string `json:"host_dev_name"`
+}
+
 // apiError is the body of every refusal.
 type apiError struct {
 	FaultMessage string `json:"fault_message"`
+}
+
+// errRefused is what Firecracker answers to a request that it does not carry out.
+type errRefused struct {
+	status string
+	reason string // empty: none was given
+}
+
+func (e errRefused) Error() string {
+	if e.reason == "" {
+		return "status " + e.status
+	}
+	return fmt.Sprintf("status %s: %s", e.status, e.reason)
 }
 
 // maxAnswer bounds what is read of an answer, in bytes.
@@ -157,10 +204,8 @@ func call(ctx context.Context, socket, method, path string, body, into any) erro
 	answer := json.NewDecoder(io.LimitReader(res.Body, maxAnswer))
 	if res.StatusCode/100 != 2 {
 		var refusal apiError
-		if err := answer.Decode(&refusal); err != nil {
-			return fmt.Errorf("status %s", res.Status)
-		}
-		return fmt.Errorf("status %s: %s", res.Status, refusal.FaultMessage)
+		_ = answer.Decode(&refusal) // without one, the status has to do
+		return errRefused{strings.TrimSpace(res.Status), refusal.FaultMessage}
 	}
 	if into == nil {
 		return nil

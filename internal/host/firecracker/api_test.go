@@ -50,6 +50,8 @@ var enums = map[reflect.Type][]string{
 	reflect.TypeFor[cacheType]():     {string(writeback)},
 	reflect.TypeFor[ioEngine]():      {string(syncEngine)},
 	reflect.TypeFor[instanceState](): {string(running), string(paused)},
+	reflect.TypeFor[snapshotType]():  {string(full)},
+	reflect.TypeFor[backendType]():   {string(fileBackend)},
 	reflect.TypeFor[vmState]():       {string(statePaused), string(stateResumed)},
 }
 
@@ -63,6 +65,8 @@ func TestTypesAgreeWithTheDescription(t *testing.T) {
 	s.compare(t, "PATCH /vm", schema{Ref: "#/definitions/Vm"}, reflect.TypeFor[vmUpdate](), true)
 	s.compare(t, "PATCH /balloon", schema{Ref: "#/definitions/BalloonUpdate"}, reflect.TypeFor[balloonUpdate](), true)
 	s.compare(t, "PATCH /drives", schema{Ref: "#/definitions/PartialDrive"}, reflect.TypeFor[driveUpdate](), true)
+	s.compare(t, "PUT /snapshot/create", schema{Ref: "#/definitions/SnapshotCreateParams"}, reflect.TypeFor[snapshotCreate](), true)
+	s.compare(t, "PUT /snapshot/load", schema{Ref: "#/definitions/SnapshotLoadParams"}, reflect.TypeFor[snapshotLoad](), true)
 	s.compare(t, "GET / default", get["default"].Schema, reflect.TypeFor[apiError](), false)
 }
 

@@ -2,7 +2,7 @@
 //
 // A VM boots from one configuration file by one execution: no sequence of API calls stands between
 // its creation and its kernel. The API socket serves to learn that the guest runs, and later that it
-// still does.
+// still does. A VM that goes on from a snapshot needs one call there.
 //
 // The process is a session of its own in a cgroup of its own and outlives the daemon, which finds it
 // again by its identity.
@@ -103,12 +103,44 @@ func (d *Driver) probe(ctx context.Context) (probed, error) {
 // serial console, safe to show and at most 1 KiB long; it must not block. When Firecracker refuses
 // the machine, nothing of it is left but the logs, whose last lines are in the error.
 func (d *Driver) Start(ctx context.Context, m vm.Machine, console func(line string)) (vm.Process, error) {
+	return d.execute(ctx, m, console, boot{})
+}
+
+// origin is what a machine's guest comes from.
+type origin interface {
+	op() string               // what is done to the VM, for errors
+	prepare(vm.Machine) error // writes what Firecracker reads
+	arguments() []string      // of Firecracker, beside those that every machine has
+	await(context.Context, *minder, vm.Process, vm.Machine) error
+}
+
+// boot is the origin of a guest that begins with its kernel.
+type boot struct{}
+
+func (boot) op() string { return "start hypervisor of VM" }
+
+func (boot) prepare(m vm.Machine) error {
+	text, err := configure(m)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.Dir, fileConfig), text, 0o600)
+}
+
+func (boot) arguments() []string { return []string{"--config-file", fileConfig} }
+
+func (boot) await(ctx context.Context, watch *minder, p vm.Process, m vm.Machine) error {
+	return watch.awaitGuest(ctx, p, m)
+}
+
+// execute runs a Firecracker for m until its guest executes.
+func (d *Driver) execute(ctx context.Context, m vm.Machine, console func(string), from origin) (vm.Process, error) {
 	// Two hypervisors on one disk would destroy it, so this is checked once more where it counts.
 	if pids, err := d.groups.Members(m.ID); err != nil || len(pids) > 0 {
 		return vm.Process{}, errors.Join(err, fault.New(fault.WrongState, "a hypervisor of this VM still runs as process %v", pids).
-			WithOp("start hypervisor of VM", string(m.ID)).WithHint("end it: `banger vm kill %s`", m.ID))
+			WithOp(from.op(), string(m.ID)).WithHint("end it: `banger vm kill %s`", m.ID))
 	}
-	p, err := d.start(ctx, m, console)
+	p, err := d.start(ctx, m, console, from)
 	if err == nil {
 		return p, nil
 	}
@@ -116,7 +148,7 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine, console func(line stri
 	err = errors.Join(err, d.groups.Remove(context.WithoutCancel(ctx), m.ID))
 	f := fault.From(err)
 	if f.Op == "" {
-		f = f.WithOp("start hypervisor of VM", string(m.ID))
+		f = f.WithOp(from.op(), string(m.ID))
 	}
 	if f.Hint == "" {
 		f = f.WithHint("run `banger doctor`, and look at the logs")
@@ -124,19 +156,19 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine, console func(line stri
 	return vm.Process{}, f.WithLogs(d.layout.FirecrackerLog(m.ID), d.layout.ConsoleLog(m.ID))
 }
 
-func (d *Driver) start(ctx context.Context, m vm.Machine, console func(string)) (vm.Process, error) {
+func (d *Driver) start(ctx context.Context, m vm.Machine, console func(string), from origin) (vm.Process, error) {
 	binary, err := d.probe(ctx)
 	if err != nil {
 		return vm.Process{}, err
 	}
-	if err := prepare(m); err != nil {
+	if err := errors.Join(clearSockets(m.Dir), from.prepare(m)); err != nil {
 		return vm.Process{}, err
 	}
 	logs, err := openLogs(d.layout, m.ID, m.Dir, console, d.log)
 	if err != nil {
 		return vm.Process{}, err
 	}
-	p, err := d.spawn(m, binary.path)
+	p, err := d.spawn(m, binary.path, from.arguments())
 	if err != nil {
 		if closed := logs.close(); !errors.Is(err, proc.ErrGone) || closed != nil {
 			return vm.Process{}, errors.Join(err, closed)
@@ -149,26 +181,22 @@ func (d *Driver) start(ctx context.Context, m vm.Machine, console func(string)) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	return p, watch.awaitGuest(ctx, p, m)
+	return p, from.await(ctx, watch, p, m)
 }
 
-// prepare writes what Firecracker reads and clears away what an earlier run left: it will not bind a
-// socket whose file exists.
-func prepare(m vm.Machine) error {
+// clearSockets removes what an earlier run left in a machine's directory: Firecracker will not bind a socket whose
+// file exists.
+func clearSockets(dir string) error {
 	for _, socket := range []string{vm.FileAPISocket, vm.FileVsock} {
-		if err := os.Remove(filepath.Join(m.Dir, socket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(dir, socket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	text, err := configure(m)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(m.Dir, fileConfig), text, 0o600)
+	return nil
 }
 
 // spawn starts the process inside its cgroup. ErrGone means that it ended at once.
-func (d *Driver) spawn(m vm.Machine, binary string) (vm.Process, error) {
+func (d *Driver) spawn(m vm.Machine, binary string, arguments []string) (vm.Process, error) {
 	group, err := d.groups.Make(m.ID)
 	if err != nil {
 		return vm.Process{}, err
@@ -184,10 +212,10 @@ func (d *Driver) spawn(m vm.Machine, binary string) (vm.Process, error) {
 		return vm.Process{}, err
 	}
 	defer console.Close()
-	child, err := os.StartProcess(binary, []string{
-		"firecracker", "--id", string(m.ID), "--api-sock", vm.FileAPISocket, "--config-file", fileConfig,
+	child, err := os.StartProcess(binary, append([]string{
+		"firecracker", "--id", string(m.ID), "--api-sock", vm.FileAPISocket,
 		"--log-path", fileLog, "--level", "Info", "--show-level",
-	}, &os.ProcAttr{
+	}, arguments...), &os.ProcAttr{
 		Dir:   m.Dir,
 		Env:   []string{},
 		Files: []*os.File{null, console, console},

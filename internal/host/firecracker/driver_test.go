@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ import (
 )
 
 // TestMain lets the test's own binary stand in for Firecracker: it takes its command line, reads its
-// configuration, and behaves as the kernel's name says.
+// configuration if it is given one, and behaves as the kernel's or the snapshot's name says.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "--version":
@@ -41,13 +42,15 @@ func TestMain(m *testing.M) {
 
 func standIn(args []string) error {
 	id := args[2]
-	text, err := os.ReadFile(fileConfig)
-	if err != nil {
-		return err
-	}
 	var c config
-	if err := json.Unmarshal(text, &c); err != nil {
-		return err
+	if slices.Contains(args, "--config-file") {
+		text, err := os.ReadFile(fileConfig)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &c); err != nil {
+			return err
+		}
 	}
 	log, err := os.OpenFile(fileLog, os.O_RDWR, 0)
 	if err != nil {
@@ -62,16 +65,19 @@ func standIn(args []string) error {
 	case "mute":
 		select {}
 	}
-	fmt.Fprintln(os.Stdout, "[    0.000000] Linux version 6.1.0")
-	fmt.Fprintln(os.Stdout, "\x1b[32mhello\x1b[0m")
-	runtime.LockOSThread() // a vCPU
-	if err := os.WriteFile("/proc/thread-self/comm", []byte("fc_vcpu 0"), 0); err != nil {
-		return err
+	runtime.LockOSThread() // a vCPU, once it has its name
+	if c.BootSource.KernelImagePath != "" {
+		fmt.Fprintln(os.Stdout, "[    0.000000] Linux version 6.1.0")
+		fmt.Fprintln(os.Stdout, "\x1b[32mhello\x1b[0m")
+		if err := os.WriteFile("/proc/thread-self/comm", []byte("fc_vcpu 0"), 0); err != nil {
+			return err
+		}
 	}
 	l, err := net.Listen("unix", vm.FileAPISocket)
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(log, "2026-01-01T00:00:00.0 [%s:main:INFO] Listening on API socket\n", id)
 	var server http.Server
 	state := running
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,6 +93,25 @@ func standIn(args []string) error {
 			}
 			state = map[vmState]instanceState{statePaused: paused, stateResumed: running}[to.State]
 			w.WriteHeader(http.StatusNoContent)
+		case "PUT/snapshot/create":
+			snapshot(w, r, state)
+		case "PUT/snapshot/load":
+			body, _ := io.ReadAll(r.Body)
+			fmt.Fprintf(os.Stdout, "%s %s\n", r.URL.Path, body)
+			var from snapshotLoad
+			_ = json.Unmarshal(body, &from)
+			switch filepath.Base(from.SnapshotPath) {
+			case "older":
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprint(w, `{"fault_message":"Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: 5.0.0"}`)
+			case "deadly":
+				fmt.Fprintf(log, "2026-01-01T00:00:00.0 [%s:main:ERROR] RunWithApiError error: Failed to build MicroVM: Loading snapshot failed..\n", id)
+				_ = server.Close()
+			case "mute":
+				select {}
+			default:
+				w.WriteHeader(http.StatusNoContent)
+			}
 		case "PATCH/balloon", "PATCH/drives/root":
 			body, _ := io.ReadAll(r.Body)
 			fmt.Fprintf(os.Stdout, "%s %s\n", r.URL.Path, body)
@@ -103,6 +128,31 @@ func standIn(args []string) error {
 		return err
 	}
 	return nil
+}
+
+// snapshot answers a request for one.
+func snapshot(w http.ResponseWriter, r *http.Request, state instanceState) {
+	var to snapshotCreate
+	reason := ""
+	switch err := json.NewDecoder(r.Body).Decode(&to); {
+	case err != nil:
+		reason = err.Error()
+	case state != paused:
+		reason = "Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running"
+	case filepath.Base(to.MemFilePath) == "large":
+		reason = "Create snapshot error: Cannot write memory file: No space left on device (os error 28)"
+	default:
+		err := errors.Join(os.WriteFile(to.SnapshotPath, []byte("state"), 0o666), os.WriteFile(to.MemFilePath, []byte("memory"), 0o666))
+		if err != nil {
+			reason = err.Error()
+		}
+	}
+	if reason == "" {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	w.WriteHeader(http.StatusBadRequest)
+	fmt.Fprintf(w, `{"fault_message":%q}`, reason)
 }
 
 // host is a driver and one machine, in a directory too deep for a socket's address.

@@ -52,13 +52,20 @@ const lookInterval = 25 * time.Millisecond
 // made the vCPUs, the last step of building the machine: a request that waits while the machine is
 // refused makes it panic, and the reason is lost.
 func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machine) error {
+	return m.await(ctx, func() error {
+		if vcpus, err := proc.Threads(p, vcpuThread); err != nil || len(vcpus) == 0 {
+			return errBuilding
+		}
+		return answers(ctx, filepath.Join(machine.Dir, vm.FileAPISocket), machine.ID)
+	})
+}
+
+// await looks until look returns nil, whenever Firecracker has said something, and now and then.
+func (m *minder) await(ctx context.Context, look func() error) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
-		err := errBuilding
-		if vcpus, terr := proc.Threads(p, vcpuThread); terr == nil && len(vcpus) > 0 {
-			err = answers(ctx, filepath.Join(machine.Dir, vm.FileAPISocket), machine.ID)
-		}
+		err := look()
 		if err == nil {
 			return nil
 		}
@@ -71,7 +78,7 @@ func (m *minder) awaitGuest(ctx context.Context, p vm.Process, machine vm.Machin
 			}
 			return fault.New(fault.Timeout, "Firecracker does not say that the guest runs: %w", err).
 				WithHint("run `banger doctor`, and look at the logs")
-		case <-m.logs.spoke: // as it does when it has started the guest
+		case <-m.logs.spoke: // as it does when it listens, and when it has started the guest
 		case <-tick.C:
 		}
 	}

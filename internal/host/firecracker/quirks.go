@@ -67,22 +67,49 @@ func Quirks(v Version) []Quirk {
 			Effect: Unused, Fixed: []Version{{1, 13, 2}, {1, 14, 1}}, Source: "#5631",
 		}, {
 			What:   "snapshots are a developer preview",
-			Effect: Unused, Fixed: []Version{{1, 13, 0}}, Source: "#5165",
+			Effect: Open, Fixed: []Version{{1, 13, 0}}, Source: "#5165",
+		}, {
+			What:   "a snapshot writes all of the memory to the disk, also what is zero",
+			Effect: Avoided,
+		}, {
+			What:   "a snapshot ends the guest's connections over vsock, also where it is resumed",
+			Effect: Avoided,
+		}, {
+			What:   "a snapshot's files can be read by anyone, and it writes over what is there",
+			Effect: Avoided,
+		}, {
+			What:   "a snapshot that was made on another processor is restored with no more than a warning",
+			Effect: Avoided,
+		}, {
+			What:   "a snapshot of changes needs all writes to memory watched, from the boot on",
+			Effect: Unused, Fixed: []Version{{1, 13, 0}}, Source: "#5274",
 		}, {
 			What:   "differential snapshots of guests over 3 GiB are corrupt",
 			Effect: Unused, Since: Version{1, 14, 0}, Fixed: []Version{{1, 14, 2}}, Source: "#5705",
 		}, {
 			What:   "a restored guest's monotonic clock jumps by the snapshot's age on hosts with Linux 5.16 or newer",
-			Effect: Unused, Fixed: []Version{{1, 14, 4}, {1, 15, 1}, {1, 16, 0}}, Source: "#5809",
+			Effect: Open, Fixed: []Version{{1, 14, 4}, {1, 15, 1}, {1, 16, 0}}, Source: "#5809",
 		}, {
 			What:   "a restored guest's soft-lockup watchdog can fire",
-			Effect: Unused, Fixed: []Version{{1, 14, 0}}, Source: "#5494",
+			Effect: Open, Fixed: []Version{{1, 14, 0}}, Source: "#5494",
 		}, {
-			What:   "a restored guest's serial console can hang",
-			Effect: Unused, Fixed: []Version{{1, 16, 0}}, Source: "#5764",
+			What:   "a restored guest's serial console can hang if it was writing",
+			Effect: Open, Fixed: []Version{{1, 16, 0}}, Source: "#5764",
+		}, {
+			What:   "a restored guest does not find the same MSRs of KVM's that it had",
+			Effect: Open, Fixed: []Version{{1, 16, 0}}, Source: "#5738",
+		}, {
+			What:   "a restored guest can take the number of a vsock connection again that the host still remembers",
+			Effect: Avoided, Fixed: []Version{{1, 15, 0}}, Source: "#5688",
+		}, {
+			What:   "a restored guest's kernel before 6.10 is not told that its random numbers must be drawn anew",
+			Effect: Avoided, Fixed: []Version{{1, 16, 0}}, Source: "#5760",
+		}, {
+			What:   "a connection to a guest that has just been restored can break",
+			Effect: Open, Fixed: []Version{{1, 16, 0}}, Source: "#5882",
 		}, {
 			What:   "connections from a restored guest can time out after a snapshot under traffic",
-			Effect: Unused, Fixed: []Version{{1, 16, 1}}, Source: "#5958",
+			Effect: Open, Fixed: []Version{{1, 16, 1}}, Source: "#5958",
 		}, {
 			What:   "new connections to a guest hang after a pause and resume without a snapshot",
 			Effect: Open, Since: Version{1, 16, 0}, Source: "#6100",
