@@ -32,6 +32,7 @@ type VM struct {
 	HostKey string            `json:"host_key,omitempty" doc:"public SSH host key, authorized_keys form"`
 	Keys    []string          `json:"authorized_keys,omitempty"`
 	PID     int               `json:"pid,omitempty" doc:"of the hypervisor, while it runs"`
+	Warm    bool              `json:"warm,omitempty" doc:"it runs and was not booted, but went on from a golden snapshot"`
 	Dir     string            `json:"dir,omitempty" doc:"on the daemon's host"`
 	Logs    Logs              `json:"logs,omitzero"`
 	Created time.Time         `json:"created,omitzero"`
@@ -64,6 +65,7 @@ type CreateVM struct {
 	Locale         string            `json:"locale,omitempty" doc:"as in LANG, such as C.UTF-8"`
 	Restart        string            `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`
 	AuthorizedKeys []string          `json:"authorized_keys,omitempty" doc:"authorized_keys lines that may log in as root"`
+	Cold           bool              `json:"cold,omitempty" doc:"boot it, also where a golden snapshot could be gone on from"`
 }
 
 // StopVM asks for an orderly shutdown. When the guest is not down in time it is killed.
@@ -121,6 +123,13 @@ type Ping struct {
 // PullImage asks for an image to be bootstrapped.
 type PullImage struct {
 	Name string `json:"name" doc:"such as debian:12"`
+}
+
+// WarmImage asks for a golden snapshot, which creates of this image and size go on from. Zero values take the daemon's
+// defaults.
+type WarmImage struct {
+	VCPU   int   `json:"vcpu,omitempty"`
+	Memory int64 `json:"memory,omitempty" doc:"bytes"`
 }
 
 // ImportImage asks for an image of a tree that is sent as a tar stream.

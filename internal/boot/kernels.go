@@ -102,6 +102,14 @@ func (k *Kernels) CheckAgent() (path string, err error) {
 	return k.Agent, k.checkAgent()
 }
 
+// AgentDigest tells the agent that guests get from every other build of it.
+func (k *Kernels) AgentDigest() (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.checkAgent()
+	return k.agent.sum, err
+}
+
 func (k *Kernels) checkAgent() error {
 	if err := k.fingerprintAgent(); err != nil {
 		return fault.New(fault.Requirement, "the agent cannot be read: %w", err).WithOp("make initrd", k.Agent).

@@ -270,6 +270,11 @@ func (c *Client) PullImage(ctx context.Context, r api.PullImage) (op.Operation, 
 	return call[op.Operation](ctx, c, http.MethodPost, "/v1/images/pull", r)
 }
 
+// WarmImage begins to prepare a snapshot that creates of an image go on from.
+func (c *Client) WarmImage(ctx context.Context, selector string, r api.WarmImage) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, below("images", selector, "/warm"), r)
+}
+
 // ImportImage begins to make an image of the tree in tar. The upload goes on in the background, until
 // the operation has ended or ctx is done: follow the operation.
 func (c *Client) ImportImage(ctx context.Context, r api.ImportImage, tar io.Reader) (op.Operation, error) {

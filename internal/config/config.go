@@ -73,6 +73,24 @@ type Daemon struct {
 	BootTimeout    Duration `toml:"boot_timeout"`
 	StopTimeout    Duration `toml:"stop_timeout"`
 	TrashGrace     Duration `toml:"trash_grace"` // how long a deleted VM can be restored
+	Warm           Warm     `toml:"warm"`
+}
+
+// Warm says whether snapshots that creates go on from are prepared without being asked for: "auto" or "off".
+type Warm struct{ Off bool }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (w *Warm) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "auto":
+		w.Off = false
+	case "off":
+		w.Off = true
+	default:
+		return fault.New(fault.Invalid, "it is neither auto nor off").WithOp("read", string(text)).
+			WithHint("auto has a snapshot prepared of each image and size that VMs are created of, off only where `banger image warm` asks for it")
+	}
+	return nil
 }
 
 // Metrics says where the daemon's figures can be read besides its socket.

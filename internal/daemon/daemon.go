@@ -38,6 +38,7 @@ import (
 	"banger/internal/lifecycle"
 	"banger/internal/op"
 	"banger/internal/server"
+	"banger/internal/snapdir"
 	"banger/internal/store"
 	"banger/internal/vm"
 	"banger/internal/vmdir"
@@ -46,6 +47,10 @@ import (
 // haltInterval is how often a guest that is going down is looked at: long enough that an idle vCPU
 // has run its timer meanwhile, short enough that nobody waits for it.
 const haltInterval = time.Second
+
+// quietTimeout bounds the wait until a guest that was booted has settled. What it still does then, each VM that goes on
+// from its snapshot does too.
+const quietTimeout = time.Minute
 
 // Daemon is one running bangerd.
 type Daemon struct {
@@ -255,6 +260,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	d.manager = lifecycle.New(lifecycle.Config{
 		Layout: d.layout, Tag: d.tag, Arch: runtime.GOARCH, BootID: self.BootID,
 		Store: d.store, Images: d.images, Hyper: hypervisor{d.driver, d}, Guests: guests{d.log}, Dirs: d.dirs,
+		Snaps: snapdir.Dirs{Sparse: disks.PunchZeros}, Freeze: d.freeze, Warm: !d.cfg.Warm.Off,
 		Features: d.features,
 		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg), Refused: d.counts.refused,
 		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
@@ -262,7 +268,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
 			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,
 		},
-		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), TrashGrace: time.Duration(d.cfg.TrashGrace), RestartPause: time.Second, HaltInterval: haltInterval,
+		BootTimeout: time.Duration(d.cfg.BootTimeout), StopTimeout: time.Duration(d.cfg.StopTimeout), TrashGrace: time.Duration(d.cfg.TrashGrace), RestartPause: time.Second, HaltInterval: haltInterval, QuietTimeout: quietTimeout,
 		Preflight: d.preflight,
 	})
 	if _, err := d.driver.Version(ctx); err != nil {
@@ -331,6 +337,10 @@ type guests struct{ log *slog.Logger }
 
 func (g guests) Open(dir string, cfg func() agentproto.GuestConfig, events func(lifecycle.GuestEvent)) (lifecycle.Guest, error) {
 	return guest.Open(dir, cfg, func(e guest.Event) { events(lifecycle.GuestEvent(e)) }, g.log)
+}
+
+func (g guests) Restored(dir string, events func(lifecycle.GuestEvent)) (lifecycle.Guest, error) {
+	return guest.OpenRestored(dir, func(e guest.Event) { events(lifecycle.GuestEvent(e)) }, g.log)
 }
 
 // operations joins those of this process with those of its predecessors.

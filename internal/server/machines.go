@@ -52,7 +52,7 @@ func (s *server) machines(a huma.API) {
 			return began(s.Verbs.Create(ctx, callerOf(ctx), lifecycle.CreateRequest{
 				Name: r.Name, Image: r.Image, Labels: r.Labels, AuthorizedKeys: r.AuthorizedKeys,
 				Spec:     vm.Spec{VCPU: r.VCPU, Memory: r.Memory, RootDisk: r.RootDisk, WorkDisk: r.WorkDisk},
-				Timezone: r.Timezone, Locale: r.Locale, Restart: restart,
+				Timezone: r.Timezone, Locale: r.Locale, Restart: restart, Cold: r.Cold,
 			}))
 		})
 	huma.Register(a, verb("list-vms", http.MethodGet, "/v1/vms", "List your VMs by name", http.StatusOK),
@@ -130,7 +130,7 @@ func (s *server) show(v vm.VM) api.VM {
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),
 		Logs:    api.Logs{Console: s.Layout.ConsoleLog(v.ID), Firecracker: s.Layout.FirecrackerLog(v.ID)},
-		Address: address(v), Created: v.Created, Started: v.Started,
+		Address: address(v), Created: v.Created, Started: v.Started, Warm: v.Golden != "",
 	}
 	if v.Process != nil {
 		out.PID = v.Process.PID

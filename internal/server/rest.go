@@ -10,12 +10,17 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/fault"
 	"banger/internal/image"
+	"banger/internal/lifecycle"
 	"banger/internal/op"
 )
 
 type (
 	picture struct {
 		Image string `path:"image" doc:"name, id or unique prefix of an id"`
+	}
+	warmInput struct {
+		Image string `path:"image" doc:"name, id or unique prefix of an id"`
+		Body  *api.WarmImage
 	}
 	operation struct {
 		ID op.ID `path:"id"`
@@ -48,6 +53,14 @@ func (s *server) pictures(a huma.API) {
 	huma.Register(a, verb("pull-image", http.MethodPost, "/v1/images/pull", "Begin to bootstrap an image", http.StatusAccepted),
 		func(ctx context.Context, in *body[api.PullImage]) (*answer[op.Operation], error) {
 			return began(s.Verbs.PullImage(callerOf(ctx), in.Body.Name))
+		})
+	huma.Register(a, verb("warm-image", http.MethodPost, "/v1/images/{image}/warm", "Begin to prepare a snapshot that creates go on from", http.StatusAccepted),
+		func(ctx context.Context, in *warmInput) (*answer[op.Operation], error) {
+			var r api.WarmImage
+			if in.Body != nil {
+				r = *in.Body
+			}
+			return began(s.Verbs.WarmImage(ctx, callerOf(ctx), lifecycle.WarmRequest{Image: in.Image, VCPU: r.VCPU, Memory: r.Memory}))
 		})
 	huma.Register(a, verb("delete-image", http.MethodDelete, "/v1/images/{image}", "Delete an image that no VM uses", http.StatusNoContent),
 		func(ctx context.Context, in *picture) (*struct{}, error) {

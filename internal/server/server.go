@@ -53,6 +53,7 @@ type Verbs interface {
 	ImageUsers(ctx context.Context, caller vm.Caller) (map[string][]string, error)
 	PullImage(caller vm.Caller, name string) (op.Operation, error)
 	ImportImage(caller vm.Caller, r lifecycle.ImportRequest, kernelFrom string) (op.Operation, error)
+	WarmImage(ctx context.Context, caller vm.Caller, r lifecycle.WarmRequest) (op.Operation, error)
 	DeleteImage(ctx context.Context, caller vm.Caller, selector string) error
 }
 

@@ -22,7 +22,7 @@ import (
 // New returns `banger image`.
 func New(a *app.App) *cobra.Command {
 	return app.Group("image", "Get and manage what VMs are made from",
-		newPull(a), newImport(a), newList(a), newShow(a), newDelete(a))
+		newPull(a), newImport(a), newList(a), newShow(a), newWarm(a), newDelete(a))
 }
 
 func newPull(a *app.App) *cobra.Command {

@@ -26,6 +26,7 @@ type createOptions struct {
 	locale   string
 	restart  string
 	labels   []string
+	cold     bool
 	noWait   bool
 }
 
@@ -36,7 +37,8 @@ func newCreate(a *app.App) *cobra.Command {
 		Short: "Make a VM and boot it",
 		Long: `Make a VM from an image, boot it, and show each stage until the guest is ready.
 
-Without a NAME it gets a readable random one. Ctrl-C leaves the operation running and says how to
+Where a snapshot of a booted guest of this image and size is prepared, the VM goes on from that and
+is there at once; else it is booted, and one is prepared for the next. Without a NAME it gets a readable random one. Ctrl-C leaves the operation running and says how to
 follow it or call it off. What is not given comes from the configuration, then from the daemon.`,
 		Example: `  banger vm create dev
   banger vm create --image debian:13 --vcpu 4 --memory 8G --work-disk 50G big
@@ -61,6 +63,7 @@ follow it or call it off. What is not given comes from the configuration, then f
 	f.StringVar(&o.locale, "locale", "", "`LOCALE` such as C.UTF-8")
 	f.StringVar(&o.restart, "restart", "no", "`POLICY` for when it is down though nobody stopped it, also after a reboot of the host: no or always")
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
+	f.BoolVar(&o.cold, "cold", false, "boot it, also where a prepared snapshot could be gone on from")
 	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
 	for _, free := range []string{"timezone", "locale"} {
 		_ = cmd.RegisterFlagCompletionFunc(free, cobra.NoFileCompletions)
@@ -112,6 +115,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		Timezone:       either(o.timezone, cfg.VM.Timezone),
 		Locale:         either(o.locale, cfg.VM.Locale),
 		Restart:        o.restart,
+		Cold:           o.cold,
 		AuthorizedKeys: []string{key.Public},
 	})
 	if err != nil {

@@ -72,11 +72,20 @@ func show(a *app.App, v api.VM) {
 		term.Text("owner"), term.Text("uid "+strconv.Itoa(v.Owner)),
 		term.Text("created"), term.Text(stamp(v.Created, now)),
 		term.Text("started"), term.Text(started),
+		term.Text("booted"), term.Text(booted(v)),
 		term.Text("hypervisor pid"), term.Text(pid),
 		term.Text("directory"), term.Text(v.Dir),
 		term.Text("console log"), term.Text(v.Logs.Console),
 		term.Text("firecracker log"), term.Text(v.Logs.Firecracker),
 	)
+}
+
+// booted says how a VM that runs came to run, where that needs saying.
+func booted(v api.VM) string {
+	if v.Warm {
+		return "no: it went on from a golden snapshot of its image"
+	}
+	return ""
 }
 
 func stamp(t, now time.Time) string {

@@ -149,7 +149,7 @@ func (r *fleet) banger(ctx context.Context, args ...string) *exec.Cmd {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.home, "XDG_RUNTIME_DIR=" + r.home,
 		"BANGER_STATE_DIR=" + filepath.Join(r.home, "state"), "BANGER_SOCKET=" + filepath.Join(r.home, "banger.sock"),
 		"BANGER_FIRECRACKER_BIN=" + filepath.Join(r.home, standin.Name), "BANGER_SUBNET=10.199.0.0/16",
-		"BANGER_ADMISSION_MEMORY_OVERCOMMIT=100", "BANGER_ADMISSION_LOW_WATER=1M", // no guest takes any
+		"BANGER_ADMISSION_MEMORY_OVERCOMMIT=100", "BANGER_ADMISSION_LOW_WATER=1M", "BANGER_WARM=off", // no guest takes any
 	}
 	return c
 }

@@ -274,6 +274,8 @@ func (s Suite) furnish(ctx context.Context, env *testscript.Env) error {
 		env.Setenv(name, dir)
 	}
 	env.Setenv("BANGER_SOCKET", filepath.Join(env.WorkDir, "run", "banger.sock"))
+	env.Setenv("BANGER_WARM", "off")        // what begins by itself would be in every script's way; who wants it says so
+	env.Setenv("BANGER_BOOT_TIMEOUT", "3m") // a Debian guest needs most of the ordinary minute on a busy machine
 	env.Setenv("USER", "root")
 	if s.Images == "" {
 		return nil
