@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -185,6 +186,11 @@ func TestRequests(t *testing.T) {
 		{agentproto.Request{Op: agentproto.OpHold, Hold: &agentproto.Hold{For: time.Minute}}, agentproto.Response{}},
 		{agentproto.Request{Op: agentproto.OpAdopt}, agentproto.Response{Error: `this agent knows no request "adopt"`}},
 		{adopt(func(*agentproto.Adopt) {}), agentproto.Response{Adopted: &agentproto.Adopted{}}},
+		{adopt(func(a *agentproto.Adopt) { a.Entropy = nil }), agentproto.Response{Error: "0 bytes of entropy: it takes 32 to 512"}},
+		{adopt(func(a *agentproto.Adopt) { a.Entropy = make([]byte, 513) }), agentproto.Response{Error: "513 bytes of entropy: it takes 32 to 512"}},
+		{adopt(func(a *agentproto.Adopt) { a.Token = "" }), agentproto.Response{Error: "a token of 0 bytes: it takes 1 to 128"}},
+		{adopt(func(a *agentproto.Adopt) { a.Token = strings.Repeat("x", 129) }), agentproto.Response{Error: "a token of 129 bytes: it takes 1 to 128"}},
+		{adopt(func(a *agentproto.Adopt) { a.Config.Network = &agentproto.Network{MAC: "eth0"} }), agentproto.Response{Error: "address eth0: invalid MAC address"}},
 		{adopt(func(a *agentproto.Adopt) { a.Config.Hostname = "" }), agentproto.Response{Adopted: &agentproto.Adopted{Warning: "no name"}}},
 		{adopt(func(a *agentproto.Adopt) { a.Entropy = make([]byte, 64) }), agentproto.Response{Error: "take the entropy: operation not permitted"}},
 		{adopt(func(a *agentproto.Adopt) { a.Token = "full" }), agentproto.Response{Error: "keep the token: no space left on device"}},

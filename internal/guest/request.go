@@ -168,10 +168,10 @@ func exchange(ctx context.Context, conn net.Conn, req agentproto.Request) (agent
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	var resp agentproto.Response
 	err := handshake(conn)
-	switch req.Op { // no earlier: by now somebody listens
-	case agentproto.OpClock:
+	switch { // no earlier: by now somebody listens
+	case req.Op == agentproto.OpClock:
 		req.Clock = &agentproto.Clock{Now: time.Now()}
-	case agentproto.OpAdopt:
+	case req.Adopt != nil:
 		req.Adopt.Now = time.Now()
 	}
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,27 +47,34 @@ func poolInfo(entropy []byte) []byte {
 	return append(info, entropy...)
 }
 
-// Adopt makes the machine the one that cfg describes, as a boot would.
+// Adopt makes the machine the one that cfg describes, as a boot would. Somebody waits for it, and most of it is itself
+// waiting, for disks and for the kernel to let go of the old network: so that is done side by side.
 func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	errs := []error{settings.Write(root, cfg)}
+	parts := []func() error{func() error { return settings.Write(root, cfg) }}
 	if cfg.Hostname != "" {
-		errs = append(errs, setHostname(cfg.Hostname))
+		parts = append(parts, func() error { return setHostname(cfg.Hostname) })
 	}
 	if cfg.Network != nil {
-		errs = append(errs, network.Change(*cfg.Network))
+		parts = append(parts, func() error { return network.Change(*cfg.Network) })
 	}
 	// The devices may have been made larger since the snapshot.
 	for _, d := range append([]agentproto.Mount{{Device: RootDevice, FSType: "ext4", Grow: true}}, cfg.Mounts...) {
 		if d.Grow && d.FSType == "ext4" {
-			errs = append(errs, m.Grow(ctx, d.Device, 0))
+			parts = append(parts, func() error { return m.Grow(ctx, d.Device, 0) })
 		}
 	}
-	return errors.Join(append(errs, reloadSSH(ctx))...)
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() { errs[i] = part() })
+	}
+	wg.Wait()
+	return errors.Join(append(errs, reloadSSH(ctx))...) // last: it reads what was written, and listens on new addresses
 }
 
 // identityFile outlives the server, not the boot.

@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"banger/internal/agentproto"
 )
@@ -84,7 +85,8 @@ func change(l netlink.Link, nic agentproto.NIC) error {
 		return fmt.Errorf("list the addresses of %s: %w", name, err)
 	}
 	for _, addr := range old {
-		if err := netlink.AddrDel(l, &addr); err != nil {
+		// An address takes those of its subnet along that came after it.
+		if err := netlink.AddrDel(l, &addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("remove the address %s: %w", addr.IPNet, err)
 		}
 	}

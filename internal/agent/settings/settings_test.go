@@ -203,3 +203,49 @@ prw------- etc/hosts
 		t.Error(d)
 	}
 }
+
+// A guest that runs becomes another one: nothing of what it was stays but its users' own lines.
+func TestAnotherIdentityReplacesTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	of := func(name string) agentproto.GuestConfig {
+		return agentproto.GuestConfig{
+			Hostname: name, MachineID: strings.Repeat(name[:1], 32), Network: &agentproto.Network{DNS: []string{"192.0.2." + name[1:]}},
+			AuthorizedKeys: []string{"ssh-ed25519 key-of-" + name},
+			Files:          []agentproto.File{{Path: "/etc/ssh/ssh_host_ed25519_key", Mode: 0o600, Content: []byte("host key of " + name)}},
+		}
+	}
+	must(t, write(t, dir, of("a1")))
+	keys := filepath.Join(dir, "root/.ssh/authorized_keys")
+	old, err := os.ReadFile(keys)
+	must(t, err)
+	must(t, os.WriteFile(keys, append(old, "ssh-ed25519 mine\n"...), 0o600))
+	must(t, write(t, dir, of("b2")))
+
+	fresh := t.TempDir()
+	must(t, write(t, fresh, of("b2")))
+	want, err := os.ReadFile(filepath.Join(fresh, "root/.ssh/authorized_keys"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(fresh, "root/.ssh/authorized_keys"), append(want, "ssh-ed25519 mine\n"...), 0o600))
+	if d := cmp.Diff(tree(t, fresh), tree(t, dir)); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSecret(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "run/ours"), 0o755)) // somebody was there first
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	for _, content := range []string{"one", "two"} {
+		must(t, settings.Secret(root, "run/ours/secret", content))
+	}
+	for name, want := range map[string]fs.FileMode{"run/ours": 0o700, "run/ours/secret": 0o600} {
+		if fi, err := root.Stat(name); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, fi, err)
+		}
+	}
+	if got, err := root.ReadFile("run/ours/secret"); err != nil || string(got) != "two" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
