@@ -334,6 +334,14 @@ func (f *fake) routes() http.Handler {
 		}
 		return f.begin("image.pull", f.images[0].ID, req.Name, done("bootstrap", 61200)), nil
 	})
+	handle("POST /v1/images/{image}/warm", func(r *http.Request) (any, error) {
+		var req api.WarmImage
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			return nil, err
+		}
+		name := r.PathValue("image")
+		return f.begin("image.warm", name, name, done(fmt.Sprintf("snapshot of %d vCPUs, %s", req.VCPU, vm.FormatSize(req.Memory)), 900)), nil
+	})
 	mux.HandleFunc("POST /v1/images/import", f.importImage)
 	handle("DELETE /v1/images/{image}", func(r *http.Request) (any, error) {
 		if r.PathValue("image") == "rootfs" {

@@ -91,6 +91,7 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.Images(ctx) }, "images", []api.Image{{Manifest: brief, UsedBy: []string{"dev"}}}},
 		{func() (any, error) { return c.Image(ctx, "debian:12") }, `image "debian:12"`, api.Image{Manifest: manifest(), UsedBy: []string{"dev"}}},
 		{func() (any, error) { return c.PullImage(ctx, api.PullImage{Name: "debian:13"}) }, `pull "debian:13"`, begun(lifecycle.KindPull, "debian:13")},
+		{func() (any, error) { return c.WarmImage(ctx, "debian:12", api.WarmImage{VCPU: 4, Memory: 512}) }, `warm "debian:12" 4 512`, begun(lifecycle.KindWarm, "debian:12")},
 		{func() (any, error) { return nil, c.DeleteImage(ctx, "debian:12") }, `delete image "debian:12"`, nil},
 		{func() (any, error) { return c.Status(ctx) }, "status", api.Status{PID: 7, Build: buildinfo.Info{Version: "1"}, VMs: map[string]int{"running": 1}}},
 		{func() (any, error) { return c.Metrics(ctx) }, "metrics", "banger_vms 1\n"},

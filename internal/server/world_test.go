@@ -405,6 +405,10 @@ func (v *verbs) PullImage(c vm.Caller, name string) (op.Operation, error) {
 	return v.began(c, lifecycle.KindPull, name, v.called(c, "pull %q", name))
 }
 
+func (v *verbs) WarmImage(_ context.Context, c vm.Caller, r lifecycle.WarmRequest) (op.Operation, error) {
+	return v.began(c, lifecycle.KindWarm, r.Image, v.called(c, "warm %q %d %d", r.Image, r.VCPU, r.Memory))
+}
+
 func (v *verbs) ImportImage(c vm.Caller, r lifecycle.ImportRequest, kernelFrom string) (op.Operation, error) {
 	if err := v.called(c, "import %q %q %q", r.Name, r.Source, kernelFrom); err != nil {
 		return op.Operation{}, err
