@@ -99,6 +99,32 @@ type Finding struct {
 	Error   *fault.Error `json:"error,omitempty" doc:"why it could not be mended"`
 }
 
+// StateUsage is what one part of the state directory comes to.
+type StateUsage struct {
+	Category    string   `json:"category" doc:"images, boot, vms, checkpoints, golden, trash or failed; categories may be added"`
+	Count       int      `json:"count"`
+	Allocated   int64    `json:"allocated" doc:"bytes on the disk"`
+	Shared      int64    `json:"shared" doc:"bytes of these that other files have too"`
+	Reclaimable int64    `json:"reclaimable" doc:"bytes that a prune would free, of the trash only one that is asked to"`
+	Unused      []string `json:"unused,omitempty" doc:"names of images that no VM was made from"`
+}
+
+// Prune frees what nothing needs.
+type Prune struct {
+	DryRun bool `json:"dry_run,omitempty" doc:"only tell what it would free"`
+	Trash  bool `json:"trash,omitempty" doc:"destroy the VMs in the trash too, everybody's"`
+}
+
+// Pruned is a thing that nothing needs.
+type Pruned struct {
+	Category string       `json:"category"`
+	Name     string       `json:"name"`
+	Why      string       `json:"why" doc:"it is not needed"`
+	Size     int64        `json:"size" doc:"bytes that it has to itself"`
+	Done     bool         `json:"done" doc:"it has been removed"`
+	Error    *fault.Error `json:"error,omitempty" doc:"why it could not be removed"`
+}
+
 // AdoptVM takes back a VM of which there is a directory that the daemon does not know.
 type AdoptVM struct {
 	VM   string `json:"vm" doc:"id, unique prefix of it, name, or its directory's path"`

@@ -47,8 +47,8 @@ var rules = []rule{
 		only: []string{"banger/internal/fault", "banger/internal/vm", "banger/internal/image", "banger/internal/network", "banger/internal/op", "banger/internal/event"},
 	},
 	{
-		name: "verbs", why: "lifecycle, doctor and the features see ports, so that a fake host can fail each of their effects",
-		in:     []string{"internal/lifecycle", "internal/doctor", "internal/feature"},
+		name: "verbs", why: "lifecycle, doctor, usage and the features see ports, so that a fake host can fail each of their effects",
+		in:     []string{"internal/lifecycle", "internal/doctor", "internal/feature", "internal/usage"},
 		forbid: []string{"banger/internal/host", "banger/internal/store", "banger/internal/server", "banger/internal/daemon", "banger/internal/client", "banger/internal/cli"},
 	},
 	{

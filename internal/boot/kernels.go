@@ -37,6 +37,8 @@ type fingerprint struct {
 
 // Link places the image's kernel, and an initrd of the agent with that kernel's modules, into dir.
 func (k *Kernels) Link(ctx context.Context, imageID, dir string) error {
+	k.mu.Lock() // an initrd that is about to be linked is no spare one
+	defer k.mu.Unlock()
 	initrd, err := k.initrd(ctx, imageID)
 	if err != nil {
 		return err
@@ -48,10 +50,8 @@ func (k *Kernels) Link(ctx context.Context, imageID, dir string) error {
 	)
 }
 
-// initrd returns the path of the initrd for the image's modules and the agent as it is now.
+// initrd returns the path of the initrd for the image's modules and the agent as it is now. k.mu is held.
 func (k *Kernels) initrd(ctx context.Context, imageID string) (string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if err := k.checkAgent(); err != nil {
 		return "", err
 	}
@@ -160,6 +160,38 @@ func (k *Kernels) Clean() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Spare lists the directories of initrds that no VM has a link of.
+func (k *Kernels) Spare() ([]string, error) {
+	dirs, err := filepath.Glob(filepath.Join(k.Layout.Boot(), "*"))
+	var spare []string
+	for _, d := range dirs {
+		if unlinked(d) {
+			spare = append(spare, d)
+		}
+	}
+	return spare, err
+}
+
+// Discard removes one, unless a VM has it by now. Gone is success.
+func (k *Kernels) Discard(dir string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !unlinked(dir) {
+		return nil
+	}
+	return fault.System(os.RemoveAll(dir), "remove initrd", dir)
+}
+
+// unlinked reports whether the initrd in dir has no other name.
+func unlinked(dir string) bool {
+	info, err := os.Lstat(filepath.Join(dir, "initrd"))
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 1
 }
 
 // relink makes dst a hard link to src, in place of what was there. A file that is too often linked,

@@ -122,3 +122,37 @@ func TestAnImageThatIsGoneLeavesNoHalfInitrd(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+func TestASpareInitrdIsDiscarded(t *testing.T) {
+	k := state(t)
+	addImage(t, k, "bbbbbbbbbbbb")
+	dir := t.TempDir()
+	link(t, k, "aaaaaaaaaaaa", dir)
+	used, err := filepath.Glob(filepath.Join(k.Layout.Boot(), "*"))
+	if err != nil || len(used) != 1 {
+		t.Fatal(used, err)
+	}
+	if spare, err := k.Spare(); err != nil || len(spare) > 0 {
+		t.Errorf("spare: %v, %v", spare, err)
+	}
+	if err := k.Discard(used[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(used[0], "initrd")); err != nil {
+		t.Errorf("a VM's initrd was discarded: %v", err)
+	}
+	link(t, k, "bbbbbbbbbbbb", dir) // the first has no VM any more
+	spare, err := k.Spare()
+	if d := cmp.Diff(used, spare); d != "" || err != nil {
+		t.Fatal(d, err)
+	}
+	for range 2 {
+		if err := k.Discard(spare[0]); err != nil {
+			t.Error(err)
+		}
+	}
+	if spare, err := k.Spare(); err != nil || len(spare) > 0 {
+		t.Errorf("spare: %v, %v", spare, err)
+	}
+	link(t, k, "aaaaaaaaaaaa", dir)
+}

@@ -50,9 +50,10 @@ type fake struct {
 	images []api.Image
 	ops    []op.Operation
 	news   []event.Event
-	busy   int  // operations that take a while
-	most   int  // of them at once
-	looks  int  // at what VMs use
+	busy   int // operations that take a while
+	most   int // of them at once
+	looks  int // at what VMs use
+	pruned bool
 	dying  bool // the guest that was last logged in to
 }
 
@@ -286,6 +287,14 @@ func (f *fake) routes() http.Handler {
 	handle("PATCH /v1/vms/{vm}", f.set)
 	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
 	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
+	handle("GET /v1/system/df", func(*http.Request) (any, error) { return diskUsage(), nil })
+	handle("POST /v1/system/prune", func(r *http.Request) (any, error) {
+		var req api.Prune
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			return nil, err
+		}
+		return f.prune(req), nil
+	})
 	handle("POST /v1/repair/adopt", func(r *http.Request) (any, error) {
 		var req api.AdoptVM
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {

@@ -230,6 +230,16 @@ func (c *Client) Repair(ctx context.Context) ([]api.Finding, error) {
 	return call[[]api.Finding](ctx, c, http.MethodPost, "/v1/repair", nil)
 }
 
+// Usage tells what the parts of the state directory occupy.
+func (c *Client) Usage(ctx context.Context) ([]api.StateUsage, error) {
+	return call[[]api.StateUsage](ctx, c, http.MethodGet, "/v1/system/df", nil)
+}
+
+// Prune frees what nothing needs, and returns what that was.
+func (c *Client) Prune(ctx context.Context, r api.Prune) ([]api.Pruned, error) {
+	return call[[]api.Pruned](ctx, c, http.MethodPost, "/v1/system/prune", r)
+}
+
 // AdoptVM begins to take back a VM whose directory the daemon does not know.
 func (c *Client) AdoptVM(ctx context.Context, r api.AdoptVM) (op.Operation, error) {
 	return call[op.Operation](ctx, c, http.MethodPost, "/v1/repair/adopt", r)

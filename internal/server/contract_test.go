@@ -81,6 +81,13 @@ func TestEveryRoute(t *testing.T) {
 		}, `plan "dev" map[vcpu:2] b`, []api.Altered{{Key: "vcpu", From: "1", To: "2", Restart: "why"}}},
 		{func() (any, error) { return c.Findings(ctx) }, "repair false", []api.Finding{finding(false)}},
 		{func() (any, error) { return c.Repair(ctx) }, "repair true", []api.Finding{finding(true)}},
+		{func() (any, error) { return c.Usage(ctx) }, "totals", []api.StateUsage{{Category: "images", Count: 2, Allocated: 5, Shared: 3, Reclaimable: 1, Unused: []string{"old"}}}},
+		{func() (any, error) { return c.Prune(ctx, api.Prune{Trash: true}) }, "prune false true", []api.Pruned{
+			{Category: "golden", Name: "a", Why: "why", Size: 7, Done: true}, {Category: "trash", Name: "b", Why: "why", Size: 8, Error: fault.New(fault.Internal, "no")},
+		}},
+		{func() (any, error) { return c.Prune(ctx, api.Prune{DryRun: true}) }, "prune true false", []api.Pruned{
+			{Category: "golden", Name: "a", Why: "why", Size: 7}, {Category: "trash", Name: "b", Why: "why", Size: 8, Error: fault.New(fault.Internal, "no")},
+		}},
 		{func() (any, error) { return c.AdoptVM(ctx, api.AdoptVM{VM: "dev", Name: "new"}) }, `adopt "dev" "new"`, begun(lifecycle.KindAdopt, "dev")},
 		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
 		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},

@@ -82,6 +82,7 @@ type Config struct {
 	Operations Operations
 	Events     Events
 	Daemon     Daemon
+	Usage      Usage
 	Layout     vm.Layout
 	Log        *slog.Logger
 }
@@ -124,6 +125,7 @@ func (s *server) routes() http.Handler {
 	s.sets(a)
 	s.trash(a)
 	s.repair(a)
+	s.usage(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
@@ -161,6 +163,7 @@ func OpenAPI() ([]byte, error) {
 	s.sets(a)
 	s.trash(a)
 	s.repair(a)
+	s.usage(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)

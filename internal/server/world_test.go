@@ -32,6 +32,7 @@ import (
 	"banger/internal/op"
 	"banger/internal/reconcile"
 	"banger/internal/server"
+	"banger/internal/usage"
 	"banger/internal/vm"
 )
 
@@ -104,7 +105,7 @@ func (w *world) start() (srv *http.Server, stop func()) {
 		w.t.Fatal(err)
 	}
 	srv = server.New(server.Config{
-		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Layout: w.layout,
+		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Layout: w.layout,
 		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
@@ -341,6 +342,16 @@ func (v *verbs) Stats(_ context.Context, c vm.Caller, r lifecycle.StatsRequest) 
 func (v *verbs) Repair(_ context.Context, c vm.Caller, mend bool) ([]lifecycle.Mended, error) {
 	found := reconcile.Finding{Kind: reconcile.Orphan, Owner: reconcile.Nobody, Subject: "tap x", Why: "nobody's", Repair: "remove it"}
 	return []lifecycle.Mended{{Finding: found}}, v.called(c, "repair %v", mend)
+}
+
+func (v *verbs) Totals(context.Context) ([]usage.Total, error) {
+	return []usage.Total{{Category: usage.Images, Count: 2, Size: usage.Size{Allocated: 5, Shared: 3}, Reclaimable: 1, Unused: []string{"old"}}}, v.called(vm.Caller{}, "totals")
+}
+
+func (v *verbs) Prune(_ context.Context, c vm.Caller, r usage.Request) ([]usage.Freed, error) {
+	return []usage.Freed{
+		{Category: usage.Golden, Name: "a", Why: "why", Size: 7}, {Category: usage.Trash, Name: "b", Why: "why", Size: 8, Err: fault.New(fault.Internal, "no")},
+	}, v.called(c, "prune %v %v", r.DryRun, r.Trash)
 }
 
 func (v *verbs) Adopt(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {

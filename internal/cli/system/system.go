@@ -1,4 +1,4 @@
-// Package system holds the commands about the host and the daemon: status, events, doctor, setup, version
+// Package system holds the commands about the host and the daemon: status, events, doctor, the disk, setup, version
 // and the daemon's log.
 package system
 
@@ -21,7 +21,7 @@ import (
 
 // Commands returns the commands of this package, which stand at the top level.
 func Commands(a *app.App) []*cobra.Command {
-	return []*cobra.Command{newStatus(a), newEvents(a), newDoctor(a), newRepair(a), newSetup(a), newVersion(a)}
+	return []*cobra.Command{newStatus(a), newEvents(a), newDoctor(a), newRepair(a), newUsage(a), newSetup(a), newVersion(a)}
 }
 
 func newStatus(a *app.App) *cobra.Command {
