@@ -63,8 +63,12 @@ verify: build ## A short smoke test of the installed system
 	@scripts/verify.sh $(ARGS)
 
 .PHONY: bench-create
-bench-create: setup build ## Create-to-ready over a bare Firecracker boot; ARGS="--json --runs N"
+bench-create: setup build ## Creates and the other verbs over bare Firecracker boots; ARGS="--json --runs N"
 	@bin/banger-lab bench-create $(ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: setup build ## 20 creates at once over as many bare Firecracker boots; ARGS="--json --runs N"
+	@bin/banger-lab bench-fleet $(ARGS)
 
 .PHONY: bench-lifecycle
 bench-lifecycle: setup build ## What the daemon costs as its VMs become a thousand; ARGS="--json --vms N"
