@@ -49,7 +49,7 @@ lint: $(GOLANGCI) ## Check style and the rules that a linter can hold
 	$(GOLANGCI) run ./...
 
 .PHONY: e2e
-e2e: setup build bin/crashpoint ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
+e2e: setup build bin/crashpoint bin/labtest ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
 	@bin/banger-lab e2e $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 # A daemon that can kill itself at each point of a verb, for e2e/crash/points.
@@ -57,6 +57,12 @@ e2e: setup build bin/crashpoint ## End-to-end scripts in the lab; RUN=<area>/<na
 bin/crashpoint: build
 	@mkdir -p $@
 	go build -trimpath -tags crashpoint -ldflags '$(LDFLAGS)' -o $@/ ./cmd/bangerd
+
+# Tests of what this machine's kernel may lack, for e2e/storage/mapper.
+.PHONY: bin/labtest
+bin/labtest:
+	@mkdir -p $@
+	go test -c -trimpath -tags lab -o $@/dm ./internal/host/dm
 
 .PHONY: verify
 verify: build ## A short smoke test of the installed system
