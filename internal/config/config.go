@@ -29,6 +29,7 @@ type File struct {
 	VM     VM     `toml:"vm"`
 	Daemon Daemon `toml:"daemon"` // only the daemon goes by it, and by what follows
 
+	Storage   Storage   `toml:"storage"`
 	Metrics   Metrics   `toml:"metrics"`
 	Admission Admission `toml:"admission"`
 	Quota     Quota     `toml:"quota"`
@@ -89,6 +90,28 @@ func (w *Warm) UnmarshalText(text []byte) error {
 	default:
 		return fault.New(fault.Invalid, "it is neither auto nor off").WithOp("read", string(text)).
 			WithHint("auto has a snapshot prepared of each image and size that VMs are created of, off only where `banger image warm` asks for it")
+	}
+	return nil
+}
+
+// Storage says how VMs' disks are kept.
+type Storage struct {
+	RootBackend RootBackend `toml:"root_backend"`
+}
+
+// RootBackend is how root overlays of new VMs are kept: "reflink", "dm-snapshot" or "copy". "auto", its zero value, leaves that to the host.
+type RootBackend struct{ vm.RootBackend }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *RootBackend) UnmarshalText(text []byte) error {
+	switch wish := vm.RootBackend(text); wish {
+	case "auto":
+		b.RootBackend = ""
+	case vm.RootReflink, vm.RootSnapshot, vm.RootCopy:
+		b.RootBackend = wish
+	default:
+		return fault.New(fault.Invalid, "it is no way of keeping a root overlay").WithOp("read", string(text)).
+			WithHint("choose auto, reflink, dm-snapshot or copy")
 	}
 	return nil
 }
@@ -279,6 +302,7 @@ func load(system, socket string) (Client, error) {
 type Served struct {
 	Daemon
 	Socket    string
+	Storage   Storage
 	Metrics   netip.AddrPort // invalid is nowhere
 	VM        Defaults
 	Admission Admission
@@ -314,7 +338,7 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Storage: f.Storage, Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
 }
 
 // byUID reads the names of tables as users.

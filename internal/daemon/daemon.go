@@ -29,6 +29,7 @@ import (
 	"banger/internal/feature/sshaccess"
 	"banger/internal/guest"
 	"banger/internal/host/block"
+	"banger/internal/host/dm"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/kvm"
@@ -249,7 +250,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	// Every feature of a VM, in the order in which its devices appear in the guest.
 	d.features = []feature.Feature{
 		&compute.Feature{Balloons: d.driver},
-		disk.Root(d.layout, disks, d.driver),
+		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver),
 		&nic.Feature{Links: d.links, Subnet: d.subnet},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},

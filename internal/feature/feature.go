@@ -20,6 +20,12 @@ type Feature interface {
 	Contribute(v vm.VM, b *Blueprint)
 }
 
+// Drafter decides, of a VM that is about to be made, what is the host's to say and stays as it is. What is decided
+// already, as that of a VM that goes on from a snapshot is, it leaves.
+type Drafter interface {
+	Draft(v *vm.VM) error
+}
+
 // Provisioner makes what lives as long as the VM, inside the VM's directory, once, at create.
 // A failed create removes the directory as a whole. from is the directory of the snapshot that the VM is to
 // go on from, or "" where it begins with its image.
@@ -93,6 +99,8 @@ type Blueprint struct {
 	Machine vm.Machine
 	Guest   agentproto.GuestConfig
 	Records []vm.Record
+	// RootBackend is how the root overlay is kept. A snapshot of one kind is of no use to another.
+	RootBackend vm.RootBackend
 }
 
 // Hold adds a record.

@@ -13,6 +13,8 @@ type Room struct {
 	Space  admission.Space
 	File   int64 // what each file occupies
 	Copies bool  // a clone takes as much as what it was made from
+
+	NoMapper bool // its kernel has no device-mapper
 }
 
 func plenty() Room {

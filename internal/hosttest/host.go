@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"banger/internal/event"
+	"banger/internal/fault"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -40,6 +41,11 @@ type Host struct {
 	kept    []string                  // logs of failed creates
 	snaps   map[string]*captured      // directories of snapshots, by path
 	sizes   map[string]int64          // of disks, by path
+	marks   map[string]string         // what was written to disks, by path
+
+	overlays map[string]vm.Overlay // root overlays that are devices, by device
+	lost     map[string]bool       // files of theirs that the kernel has given up, by path
+
 	procs   map[int]*process
 	nextPID int
 	room    Room
@@ -95,7 +101,8 @@ func New() *Host {
 	return &Host{
 		taps: map[string]tap{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
-		names: map[vm.ID]string{}, snaps: map[string]*captured{}, sizes: map[string]int64{}, procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
+		names: map[vm.ID]string{}, snaps: map[string]*captured{}, sizes: map[string]int64{}, marks: map[string]string{}, overlays: map[string]vm.Overlay{}, lost: map[string]bool{},
+		procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }
 
@@ -167,6 +174,9 @@ func (h *Host) Text() string {
 	for b := range h.bridges {
 		lines = append(lines, "bridge "+b)
 	}
+	for name := range h.overlays {
+		lines = append(lines, "root device "+name)
+	}
 	for name, t := range h.taps {
 		lines = append(lines, "tap "+name+" on "+t.String())
 	}
@@ -195,14 +205,29 @@ func (h *Host) Text() string {
 }
 
 // Clone implements disk.Disks.
-func (h *Host) Clone(_ context.Context, _, dst string, size int64) (string, error) {
+func (h *Host) Clone(_ context.Context, src, dst string, size int64) (string, error) {
+	return "reflink", h.duplicate(src, dst, size)
+}
+
+// Copy implements disk.Disks.
+func (h *Host) Copy(_ context.Context, src, dst string, size int64) (string, error) {
+	return "copy", h.duplicate(src, dst, size)
+}
+
+func (h *Host) duplicate(src, dst string, size int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.effect("clone " + filepath.Base(dst)); err != nil {
-		return "", err
+		return err
 	}
-	h.sizes[dst] = size
-	return "reflink", h.put(dst)
+	if h.has(dst) {
+		return fault.New(fault.AlreadyExists, "file exists")
+	}
+	h.sizes[dst] = max(size, h.sizes[src])
+	if mark, ok := h.marks[src]; ok {
+		h.marks[dst] = mark
+	}
+	return h.put(dst)
 }
 
 // put makes a file below a VM's jail, or in a snapshot. h.mu is held.
@@ -211,8 +236,7 @@ func (h *Host) put(path string) error {
 		c.files[filepath.Base(path)] = true
 		return nil
 	}
-	id := vm.ID(filepath.Base(filepath.Dir(filepath.Dir(path))))
-	files, ok := h.dirs[id]
+	files, ok := h.dirs[ownerOf(path)]
 	if !ok {
 		return fmt.Errorf("make %s: %w", path, fs.ErrNotExist)
 	}
@@ -224,7 +248,7 @@ func (h *Host) put(path string) error {
 func (h *Host) Exists(path string) (bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.dirs[vm.ID(filepath.Base(filepath.Dir(filepath.Dir(path))))][filepath.Base(path)], nil
+	return h.has(path), nil
 }
 
 // Lose removes a file of a VM behind the daemon's back.

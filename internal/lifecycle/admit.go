@@ -52,14 +52,11 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now
 	if err := m.admitMemory(all, v); err != nil {
 		return nil, err
 	}
-	if !m.Capacity.Shares() {
-		dir := m.layout.Image(img.ID)
-		copies, err := m.allocated(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed))
-		if err != nil {
-			return nil, err
-		}
-		now += copies
+	copies, err := m.copies(v, img)
+	if err != nil {
+		return nil, err
 	}
+	now += copies
 	growth, err := m.growth(all)
 	if err != nil {
 		return nil, err
@@ -71,6 +68,22 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now
 	return warnings, err
 }
 
+// copies is what a new VM's disks take at once, in bytes.
+func (m *Manager) copies(v vm.VM, img image.Manifest) (int64, error) {
+	if m.Capacity.Shares() && v.RootBackend != vm.RootCopy {
+		return 0, nil
+	}
+	dir := m.layout.Image(img.ID)
+	var paths []string
+	if v.RootBackend != vm.RootSnapshot {
+		paths = append(paths, filepath.Join(dir, image.FileRoot))
+	}
+	if !m.Capacity.Shares() {
+		paths = append(paths, filepath.Join(dir, image.FileWorkSeed))
+	}
+	return m.allocated(paths...)
+}
+
 // growth is how much VMs' disks may yet take beyond what they have, in bytes. m.admitting is held.
 func (m *Manager) growth(all []vm.VM) (sum int64, err error) {
 	if time.Since(m.measured.since) > measureFor {
@@ -80,7 +93,7 @@ func (m *Manager) growth(all []vm.VM) (sum int64, err error) {
 		has, ok := m.measured.has[o.ID]
 		if !ok {
 			jail := m.layout.Jail(o.ID)
-			if has, err = m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk)); err != nil {
+			if has, err = m.allocated(filepath.Join(jail, o.RootFile()), filepath.Join(jail, vm.FileWorkDisk)); err != nil {
 				return 0, err
 			}
 			m.measured.has[o.ID] = has

@@ -128,7 +128,7 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 		}
 	}
 	now := time.Now()
-	return vm.VM{
+	v := vm.VM{
 		ID: id, Name: req.Name, Owner: caller.UID, Labels: req.Labels, Arch: img.Arch,
 		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec, Timezone: timezone, Locale: locale,
 		Desired: vm.Running, State: vm.Creating, Restart: req.Restart,
@@ -138,7 +138,15 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 			MachineID: vm.NewMachineID(),
 		},
 		Created: now, Changed: now,
-	}, nil
+	}
+	for _, f := range m.features {
+		if d, ok := f.(feature.Drafter); ok {
+			if err := d.Draft(&v); err != nil {
+				return vm.VM{}, err
+			}
+		}
+	}
+	return v, nil
 }
 
 // checkRegion checks a time zone and a locale, either of which may be left to the guest.

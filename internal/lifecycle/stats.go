@@ -103,7 +103,7 @@ func (m *Manager) chosen(ctx context.Context, caller vm.Caller, r StatsRequest) 
 func (m *Manager) look(v vm.VM, shared bool) vm.Stats {
 	s := vm.Stats{ID: v.ID, Name: v.Name, State: v.State, At: time.Now(), VCPU: v.Spec.VCPU, Memory: v.Spec.Memory}
 	jail := m.layout.Jail(v.ID)
-	s.Root = m.diskUsage(filepath.Join(jail, vm.FileRootDisk), v.Spec.RootDisk)
+	s.Root = m.diskUsage(filepath.Join(jail, v.RootFile()), v.Spec.RootDisk)
 	s.Work = m.diskUsage(filepath.Join(jail, vm.FileWorkDisk), v.Spec.WorkDisk)
 	if v.Process == nil {
 		return s

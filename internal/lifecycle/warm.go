@@ -68,6 +68,7 @@ func (m *Manager) frozen(ctx context.Context, b feature.Blueprint) (snapshot.Fro
 	f, err := m.Freeze(ctx, b.Image)
 	f.Image, f.Kernel = b.Image.ID, b.Image.Kernel.SHA256
 	f.VCPU, f.Memory, f.BootArgs, f.Devices = b.Machine.VCPU, b.Machine.Memory, b.Machine.BootArgs, snapshot.Devices(b.Machine)
+	f.RootBackend = string(b.RootBackend)
 	return f, err
 }
 

@@ -50,6 +50,7 @@ type world struct {
 	rules     admission.Rules
 	more      []feature.Feature // after the others
 	warm      bool              // golden snapshots are taken by themselves
+	root      vm.RootBackend    // how root overlays are kept; empty is as the host can
 	bootID    string
 	log       *slog.Logger
 }
@@ -126,7 +127,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host, Snaps: w.host.Snapshots(), Freeze: w.host.Freeze, Warm: w.warm,
 		Features: append([]feature.Feature{
-			&compute.Feature{Balloons: w.host}, disk.Root(layout, w.host, w.host), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			identity.Feature{},
 			restart.Feature{},

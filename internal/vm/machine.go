@@ -38,5 +38,6 @@ const (
 	FileKernel    = "vmlinux"
 	FileInitrd    = "initrd"
 	FileRootDisk  = "root.ext4"
+	FileRootCow   = "root.cow" // what was written to a root overlay that is a device
 	FileWorkDisk  = "work.ext4"
 )

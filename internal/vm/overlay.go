@@ -12,6 +12,14 @@ const (
 	RootSnapshot RootBackend = "dm-snapshot" // a device over the image, and a file of what was written
 )
 
+// RootFile is the file in a VM's jail that holds what it has written to its root overlay.
+func (v VM) RootFile() string {
+	if v.RootBackend == RootSnapshot {
+		return FileRootCow
+	}
+	return FileRootDisk
+}
+
 // Overlay is a root overlay that is a device of its own. Paths are absolute.
 type Overlay struct {
 	Device string // device-mapper's name of it

@@ -16,6 +16,7 @@ type RecordKind string
 const (
 	RecordDir     RecordKind = "dir"     // the VM's directory
 	RecordTAP     RecordKind = "tap"     // a network device
+	RecordDM      RecordKind = "dm"      // a device of device-mapper
 	RecordProcess RecordKind = "process" // the hypervisor's cgroup and all in it
 )
 

@@ -18,6 +18,8 @@ type VM struct {
 	Image  ImageRef          `json:"image"` // what its root overlay was made from
 	Spec   Spec              `json:"spec"`
 
+	RootBackend RootBackend `json:"root_backend,omitempty"` // how its root overlay is kept, for life
+
 	Timezone string `json:"timezone,omitempty"` // IANA name; empty leaves it to the guest
 	Locale   string `json:"locale,omitempty"`   // as in LANG; empty leaves it to the guest
 

@@ -4,7 +4,6 @@ package disk
 
 import (
 	"context"
-	"path/filepath"
 
 	"banger/internal/agentproto"
 	"banger/internal/fault"
@@ -18,6 +17,8 @@ type Disks interface {
 	// Clone makes dst a private copy of src, size bytes long or as long as src, and says how:
 	// "reflink" or "copy". It never shrinks and never overwrites.
 	Clone(ctx context.Context, src, dst string, size int64) (method string, err error)
+	// Copy is Clone that shares no block with src.
+	Copy(ctx context.Context, src, dst string, size int64) (method string, err error)
 	// Exists reports whether path is a regular file.
 	Exists(path string) (bool, error)
 	// Grow makes the file at path size bytes long where it is shorter. It never shrinks it.
@@ -33,44 +34,33 @@ type Drives interface {
 // Feature is one disk of a VM.
 type Feature struct {
 	name   string
-	source string // file of the image that it is cloned from
 	drive  vm.Drive
 	device string // in the guest
 	key    string // of the setting that is its size
 	size   func(*vm.Spec) *int64
 	mount  *agentproto.Mount // nil where the agent needs no word to mount it
 
-	layout vm.Layout
-	disks  Disks
-	drives Drives
-}
-
-// Root is the root overlay: the first drive, /dev/vda in the guest. The agent finds it there without
-// being told and grows its file system to the device.
-func Root(layout vm.Layout, disks Disks, drives Drives) *Feature {
-	return &Feature{
-		name: "root-disk", source: image.FileRoot,
-		drive:  vm.Drive{ID: "root", Path: vm.FileRootDisk, Root: true},
-		device: "/dev/vda",
-		key:    "root_disk",
-		size:   func(s *vm.Spec) *int64 { return &s.RootDisk },
-		layout: layout, disks: disks, drives: drives,
-	}
+	backend func(vm.VM) backend
+	disks   Disks
+	drives  Drives
 }
 
 // Work is the work disk: the second drive, mounted at /root. The guest grows the file system as it
 // mounts it: that costs no child process on the host, and online only the groups in use are touched.
 func Work(layout vm.Layout, disks Disks, drives Drives) *Feature {
 	const device = "/dev/vdb"
-	return &Feature{
-		name: "work-disk", source: image.FileWorkSeed,
+	f := &Feature{
+		name:   "work-disk",
 		drive:  vm.Drive{ID: "work", Path: vm.FileWorkDisk},
 		device: device,
 		key:    "work_disk",
 		size:   func(s *vm.Spec) *int64 { return &s.WorkDisk },
 		mount:  &agentproto.Mount{Device: device, Path: "/root", FSType: "ext4", Grow: true},
-		layout: layout, disks: disks, drives: drives,
+		disks:  disks, drives: drives,
 	}
+	keep := plain{layout: layout, disks: disks, source: image.FileWorkSeed, name: vm.FileWorkDisk, size: f.size, clone: disks.Clone}
+	f.backend = func(vm.VM) backend { return keep }
+	return f
 }
 
 // Name implements feature.Feature.
@@ -84,44 +74,38 @@ func (f *Feature) Contribute(_ vm.VM, b *feature.Blueprint) {
 	}
 }
 
-// Provision clones the disk from the image, or from a snapshot.
+// Provision makes the disk of the image, or of a snapshot.
 func (f *Feature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) error {
-	source := filepath.Join(f.layout.Image(v.Image.ID), f.source)
-	if from != "" {
-		source = filepath.Join(from, f.drive.Path)
+	method, err := f.backend(v).provision(ctx, v, from)
+	if err == nil {
+		report(method)
 	}
-	return f.clone(ctx, source, f.path(v), *f.size(&v.Spec), report)
+	return err
 }
 
-// Save clones the disk into a snapshot's directory.
+// Save copies the disk into a snapshot's directory.
 func (f *Feature) Save(ctx context.Context, v vm.VM, to string, report feature.Report) error {
-	return f.clone(ctx, f.path(v), filepath.Join(to, f.drive.Path), 0, report)
-}
-
-func (f *Feature) clone(ctx context.Context, from, to string, size int64, report feature.Report) error {
-	method, err := f.disks.Clone(ctx, from, to, size)
-	if err != nil {
-		return err
+	method, err := f.backend(v).save(ctx, v, to)
+	if err == nil {
+		report(method)
 	}
-	report(method)
-	return nil
+	return err
 }
 
 // Up checks that the disk is there, and makes it as large as it is to be: its growth may have been cut short. It
 // never makes one: an empty disk in place of a lost one would hide the loss.
-func (f *Feature) Up(_ context.Context, v vm.VM, _ feature.Report) error {
-	ok, err := f.disks.Exists(f.path(v))
+func (f *Feature) Up(ctx context.Context, v vm.VM, _ feature.Report) error {
+	file := f.backend(v).file(v)
+	ok, err := f.disks.Exists(file)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return fault.New(fault.Corrupt, "its %s is missing: %s", f.name, f.path(v)).WithOp("start VM", v.Name).
+		return fault.New(fault.Corrupt, "its %s is missing: %s", f.name, file).WithOp("start VM", v.Name).
 			WithHint("put the file back from where it was moved or from a backup; nothing was changed")
 	}
-	return f.disks.Grow(f.path(v), *f.size(&v.Spec))
+	return f.backend(v).up(ctx, v)
 }
-
-func (f *Feature) path(v vm.VM) string { return filepath.Join(f.layout.Jail(v.ID), f.drive.Path) }
 
 // Settings implements feature.Setter: a disk can grow.
 func (f *Feature) Settings() []feature.Setting {
@@ -153,7 +137,7 @@ func (f *Feature) set(v *vm.VM, value string) error {
 // the next boot fills the disk, if nothing does before.
 func (f *Feature) apply(ctx context.Context, c feature.Change, report feature.Report) (later string, err error) {
 	size := *f.size(&c.Is.Spec)
-	if err := f.disks.Grow(f.path(c.Is), size); err != nil {
+	if err := f.backend(c.Is).grow(ctx, c.Is); err != nil {
 		return "", err
 	}
 	report(vm.FormatSize(size))

@@ -31,6 +31,9 @@ func (h *host) ask(what string) error {
 func (h *host) Clone(context.Context, string, string, int64) (string, error) {
 	return "", errors.New("no")
 }
+func (h *host) Copy(context.Context, string, string, int64) (string, error) {
+	return "", errors.New("no")
+}
 func (h *host) Exists(string) (bool, error)                          { return true, nil }
 func (h *host) Grow(string, int64) error                             { return h.ask("file") }
 func (h *host) Redrive(_ context.Context, _ vm.ID, d vm.Drive) error { return h.ask("drive " + d.ID) }
@@ -85,7 +88,7 @@ func TestGrowth(t *testing.T) {
 
 func TestADiskNeverShrinks(t *testing.T) {
 	h := &host{}
-	for _, f := range []*disk.Feature{disk.Root(vm.Layout{}, h, h), disk.Work(vm.Layout{}, h, h)} {
+	for _, f := range []*disk.Feature{disk.Root(vm.Layout{}, "ab12", disk.Choice{}, h, h, nil).Feature, disk.Work(vm.Layout{}, h, h)} {
 		s := f.Settings()[0]
 		v := vm.VM{Spec: vm.Spec{RootDisk: 8 * vm.GiB, WorkDisk: 8 * vm.GiB}}
 		for value, want := range map[string]string{

@@ -32,6 +32,17 @@ type Disks struct{}
 // how: Reflink or Copy. It never shrinks and never overwrites. What it does not finish it removes.
 // Growing costs nothing here: the tail is a hole, and the guest enlarges the file system.
 func (Disks) Clone(ctx context.Context, src, dst string, size int64) (method string, err error) {
+	return duplicate(ctx, src, dst, size, clone)
+}
+
+// Copy is Clone that shares no block with the source.
+func (Disks) Copy(ctx context.Context, src, dst string, size int64) (method string, err error) {
+	return duplicate(ctx, src, dst, size, func(ctx context.Context, to, from *os.File, size int64) (string, error) {
+		return Copy, copySparse(ctx, to, from, size)
+	})
+}
+
+func duplicate(ctx context.Context, src, dst string, size int64, fill func(ctx context.Context, to, from *os.File, size int64) (string, error)) (method string, err error) {
 	from, err := os.Open(src)
 	if err != nil {
 		return "", fault.System(err, "clone disk", src)
@@ -63,7 +74,7 @@ func (Disks) Clone(ctx context.Context, src, dst string, size int64) (method str
 			method, err = "", fault.System(errors.Join(err, os.Remove(dst)), "clone disk", dst)
 		}
 	}()
-	method, err = clone(ctx, to, from, info.Size())
+	method, err = fill(ctx, to, from, info.Size())
 	if err == nil && size > info.Size() {
 		err = to.Truncate(size)
 	}
@@ -90,9 +101,11 @@ func cannotReflink(err error) bool {
 // copyStep is how much is copied between two looks at the context.
 const copyStep = 64 << 20
 
-// copySparse copies the data and leaves the holes out. The Go library turns each CopyN between files
-// into copy_file_range, and into reads and writes where the kernel refuses that.
+// copySparse copies the data and leaves the holes out. It reads and writes: copy_file_range, which the Go library
+// would take between files, shares blocks where it can.
 func copySparse(ctx context.Context, to, from *os.File, size int64) error {
+	buffer := make([]byte, 1<<20)
+	into, of := struct{ io.Writer }{to}, struct{ io.Reader }{from}
 	err := eachData(from, size, func(data, end int64) error {
 		if _, err := from.Seek(data, io.SeekStart); err != nil {
 			return err
@@ -104,7 +117,11 @@ func copySparse(ctx context.Context, to, from *os.File, size int64) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if _, err := io.CopyN(to, from, min(copyStep, end-at)); err != nil {
+			n, err := io.CopyBuffer(into, io.LimitReader(of, min(copyStep, end-at)), buffer)
+			if err == nil && n < min(copyStep, end-at) {
+				err = io.ErrUnexpectedEOF
+			}
+			if err != nil {
 				return err
 			}
 		}

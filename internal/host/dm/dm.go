@@ -37,8 +37,16 @@ type Snapshots struct {
 // New returns the devices of an instance.
 func New(tag vm.Tag) *Snapshots { return &Snapshots{tag: tag} }
 
-// Check tells whether there can be any: fault.Requirement where the kernel has no snapshots, or not for us.
-func (*Snapshots) Check() error {
+// Check tells whether a VM in dir can have one: fault.Requirement where the kernel has no snapshots, or not for us.
+func (*Snapshots) Check(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fault.System(err, "look at", dir)
+	}
+	if st.Flags&unix.ST_NODEV != 0 {
+		return fault.New(fault.Requirement, "its file system is mounted nodev, so there can be no devices in it").WithOp("use", dir).
+			WithHint("mount it with dev, or put the state directory elsewhere")
+	}
 	for _, kind := range []string{"snapshot", "linear"} {
 		if _, err := (request{cmd: unix.DM_GET_TARGET_VERSION, name: kind}).do(); err != nil {
 			return explain("use device-mapper's", kind, err)
@@ -138,7 +146,7 @@ func load(device string, e layout, origin, cow *os.File) error {
 	return nil
 }
 
-// Grow makes an overlay larger whose device is there, also while it is in use. It never shrinks.
+// Grow makes an overlay larger, also while its device is in use. It never shrinks.
 func (s *Snapshots) Grow(ctx context.Context, o vm.Overlay) error {
 	return explain("grow device", o.Device, s.grow(ctx, o))
 }
@@ -151,19 +159,16 @@ func (s *Snapshots) grow(ctx context.Context, o vm.Overlay) error {
 	if err := lengthen(o.Cow, e.file()); err != nil {
 		return err
 	}
+	cow, err := attached(o.Cow, false)
+	if cow == nil || err != nil {
+		return err // nobody has it: it is made as large with the device
+	}
+	defer cow.Close()
 	origin, err := s.origin(ctx, o.Origin)
 	if err != nil {
 		return err
 	}
 	defer origin.Close()
-	cow, err := attached(o.Cow, false)
-	if err != nil {
-		return err
-	}
-	if cow == nil {
-		return unix.ENXIO
-	}
-	defer cow.Close()
 	if err := unix.IoctlSetInt(int(cow.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		return fmt.Errorf("grow its loop device: %w", err)
 	}
@@ -271,16 +276,15 @@ func (*Snapshots) Usable(device string) error {
 	if err != nil {
 		return explain("look at device", device, err)
 	}
-	return judge(device, table[0].params)
+	return judge(table[0].params)
 }
 
 // judge reads the status of a snapshot: what it holds of how much, or what became of it.
-func judge(device, status string) error {
+func judge(status string) error {
 	if strings.Contains(status, "/") {
 		return nil
 	}
 	return fault.New(fault.Corrupt, "its root overlay is lost: the host's disk did not take a write to it, and the kernel gave it up (%s)", status).
-		WithOp("use device", device).
 		WithHint("its work disk is whole: copy that one from the VM's directory, then delete the VM and make another; see that the host's disk has room")
 }
 

@@ -114,11 +114,11 @@ func TestNames(t *testing.T) {
 }
 
 func TestAStoreThatWasGivenUp(t *testing.T) {
-	if err := judge("banger-ab12-0123456789ab", "16/4096 16"); err != nil {
+	if err := judge("16/4096 16"); err != nil {
 		t.Error(err)
 	}
 	for _, status := range []string{"Invalid", "Overflow"} {
-		err := judge("banger-ab12-0123456789ab", status)
+		err := judge(status)
 		if !fault.Is(err, fault.Corrupt) || fault.From(err).Hint == "" {
 			t.Errorf("%s: %v", status, err)
 		}

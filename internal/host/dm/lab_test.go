@@ -4,6 +4,7 @@ package dm_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,8 +24,8 @@ import (
 
 const tag = vm.Tag("ab12")
 
-// disk is an overlay over an image of 4 MiB that begins with "image".
-type disk struct {
+// overlay is over an image of 4 MiB that begins with "image".
+type overlay struct {
 	*testing.T
 	dm *dm.Snapshots
 	o  vm.Overlay
@@ -41,28 +42,28 @@ func newImage(t *testing.T) string {
 	return path
 }
 
-func newDisk(t *testing.T, image string, id vm.ID, size int64) disk {
+func newOverlay(t *testing.T, image string, id vm.ID, size int64) overlay {
 	t.Helper()
 	dir := t.TempDir()
-	d := disk{t, dm.New(tag), vm.Overlay{Device: id.RootDevice(tag), Origin: image, Cow: filepath.Join(dir, "root.cow"), Node: filepath.Join(dir, "root.ext4"), Size: size}}
-	t.Cleanup(func() { d.must(d.dm.Down(t.Context(), d.o.Device, d.o.Node)) })
+	d := overlay{t, dm.New(tag), vm.Overlay{Device: id.RootDevice(tag), Origin: image, Cow: filepath.Join(dir, "root.cow"), Node: filepath.Join(dir, "root.ext4"), Size: size}}
+	t.Cleanup(func() { d.must(d.dm.Down(context.WithoutCancel(t.Context()), d.o.Device, d.o.Node)) })
 	return d
 }
 
-func (d disk) must(err error) {
+func (d overlay) must(err error) {
 	d.Helper()
 	if err != nil {
 		d.Fatal(err)
 	}
 }
 
-func (d disk) make() {
+func (d overlay) make() {
 	d.Helper()
 	d.must(d.dm.Make(d.o))
 	d.must(d.dm.Up(d.Context(), d.o))
 }
 
-func (d disk) write(at int64, text string) {
+func (d overlay) write(at int64, text string) {
 	d.Helper()
 	f, err := os.OpenFile(d.o.Node, os.O_RDWR, 0)
 	d.must(err)
@@ -72,7 +73,7 @@ func (d disk) write(at int64, text string) {
 	d.must(f.Sync())
 }
 
-func (d disk) holds(at int64, text string) {
+func (d overlay) holds(at int64, text string) {
 	d.Helper()
 	f, err := os.Open(d.o.Node)
 	d.must(err)
@@ -86,7 +87,7 @@ func (d disk) holds(at int64, text string) {
 	}
 }
 
-func (d disk) up() []string {
+func (d overlay) up() []string {
 	d.Helper()
 	names, err := d.dm.Names()
 	d.must(err)
@@ -109,7 +110,7 @@ func loops(t *testing.T, file string) (n int) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := dm.New(tag).Check(); err != nil {
+	if err := dm.New(tag).Check(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,7 +121,7 @@ func TestOverlays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, two := newDisk(t, image, "000000000001", 4*vm.MiB), newDisk(t, image, "000000000002", 10*vm.GiB)
+	one, two := newOverlay(t, image, "000000000001", 4*vm.MiB), newOverlay(t, image, "000000000002", 10*vm.GiB)
 	one.make()
 	two.make()
 	if err := one.dm.Make(one.o); !fault.Is(err, fault.AlreadyExists) {
@@ -172,7 +173,7 @@ func TestOverlays(t *testing.T) {
 
 // TestGrow grows an overlay while somebody has it open, as a hypervisor has.
 func TestGrow(t *testing.T) {
-	d := newDisk(t, newImage(t), "000000000003", 4*vm.MiB)
+	d := newOverlay(t, newImage(t), "000000000003", 4*vm.MiB)
 	d.make()
 	d.write(vm.MiB, "before")
 	f, err := os.OpenFile(d.o.Node, os.O_RDWR, 0)
@@ -198,7 +199,7 @@ func TestGrow(t *testing.T) {
 
 // TestTheWholeImageIsWritten holds that the store has room for all of it, and the stretch behind it is not touched.
 func TestTheWholeImageIsWritten(t *testing.T) {
-	d := newDisk(t, newImage(t), "000000000004", 8*vm.MiB)
+	d := newOverlay(t, newImage(t), "000000000004", 8*vm.MiB)
 	d.make()
 	d.write(0, strings.Repeat("a", 8<<20))
 	d.must(d.dm.Usable(d.o.Device))
@@ -210,7 +211,7 @@ func TestTheWholeImageIsWritten(t *testing.T) {
 // TestCopies takes a copy of the file while the device is in use.
 func TestCopies(t *testing.T) {
 	image := newImage(t)
-	d, other := newDisk(t, image, "000000000005", 8*vm.MiB), newDisk(t, image, "000000000006", 16*vm.MiB)
+	d, other := newOverlay(t, image, "000000000005", 8*vm.MiB), newOverlay(t, image, "000000000006", 16*vm.MiB)
 	d.make()
 	f, err := os.OpenFile(d.o.Node, os.O_RDWR, 0)
 	d.must(err)
@@ -244,7 +245,7 @@ func TestAFullHost(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	d := newDisk(t, newImage(t), "000000000007", 4*vm.MiB)
+	d := newOverlay(t, newImage(t), "000000000007", 4*vm.MiB)
 	d.o.Cow = filepath.Join(small, "root.cow")
 	d.make()
 	d.write(0, "safe")
@@ -267,7 +268,7 @@ func TestAFullHost(t *testing.T) {
 }
 
 func TestWhatIsMissing(t *testing.T) {
-	d := newDisk(t, newImage(t), "000000000008", 4*vm.MiB)
+	d := newOverlay(t, newImage(t), "000000000008", 4*vm.MiB)
 	if err := d.dm.Up(t.Context(), d.o); err == nil {
 		t.Error("a lost file was made anew")
 	}

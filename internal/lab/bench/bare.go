@@ -62,7 +62,7 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string, time time.Dura
 	}
 	// The machine is read from the driver's file; only what the guest is told has to be derived again.
 	b := feature.Blueprint{Image: img}
-	for _, f := range []feature.Feature{disk.Root(layout, nil, nil), disk.Work(layout, nil, nil), &nic.Feature{}, identity.Feature{}, sshaccess.Feature{}} {
+	for _, f := range []feature.Feature{disk.Root(layout, tag, disk.Choice{}, block.Disks{}, nil, nil), disk.Work(layout, block.Disks{}, nil), &nic.Feature{}, identity.Feature{}, sshaccess.Feature{}} {
 		f.Contribute(v, &b)
 	}
 	if img.Init != "" {
