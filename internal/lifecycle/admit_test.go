@@ -109,7 +109,7 @@ func TestARebootThatIsNotAdmitted(t *testing.T) {
 	if v.State != vm.Stopped || !strings.HasPrefix(v.Reason, "the last start failed: its 1 GiB of memory do not fit") {
 		t.Errorf("it is %s: %s", v.State, v.Reason)
 	}
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 // TestTheLastMemoryIsGivenOnce lets many creates and starts come at once where there is room for one.

@@ -100,10 +100,28 @@ func verbs() []verb {
 	warms := func(w *world) error { return w.end(w.m.WarmImage(w.t.Context(), alice, lifecycle.WarmRequest{})) }
 	warmed := func(w *world) { w.must(warms(w)) }
 	altered := func(w *world) { warmed(w); w.host.Alter() }
+	// over is an arrangement on a host where root overlays are devices.
+	over := func(arrange func(*world)) func(*world) {
+		return func(w *world) {
+			w.root = vm.RootSnapshot
+			w.boot()
+			arrange(w)
+		}
+	}
+	plantedDevice := func(w *world) { created(w); w.host.PlantDevice("banger-ab12-ffffffffffff") }
 	return []verb{
 		{"image warm", "debian:12", nothing, warms, warmSettled},
 		{"create warm", "dev", warmed, creates, warmSettled},
 		{"create of an altered snapshot", "dev", altered, creates, warmSettled},
+		{"create over a device", "dev", over(nothing), creates, settled},
+		{"start over a device", "dev", over(stopped), starts, settled},
+		{"stop over a device", "dev", over(created), stops, settled},
+		{"delete over a device", "dev", over(created), deletes, settled},
+		{"set over a device", "dev", over(created), (*world).setAll, setSettled},
+		{"set stopped over a device", "dev", over(stopped), (*world).setAll, setSettled},
+		{"image warm over a device", "debian:12", over(nothing), warms, warmSettled},
+		{"create warm over a device", "dev", over(warmed), creates, warmSettled},
+		{"reconcile orphans over a device", "dev", over(plantedDevice), reconciles, settled},
 		{"create that fails", "dev", nothing, ill(creates), settled},
 		{"start that fails", "dev", stopped, ill(starts), settled},
 		{"daemon's start", "dev", created, begins, settled},
@@ -208,9 +226,9 @@ func settled(t *testing.T, w *world) {
 	switch {
 	case len(all) == 0:
 		for range w.m.Trash(root) {
-			w.holds(trashedText("dev")...)
+			w.holds(w.trashedText("dev")...)
 			w.must(w.end(w.m.Restore(t.Context(), alice, "dev", "")))
-			w.holds(stoppedText("dev")...)
+			w.holds(w.stoppedText("dev")...)
 			w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})))
 		}
 		w.holds()
@@ -219,14 +237,14 @@ func settled(t *testing.T, w *world) {
 		}
 		w.must(w.create("dev"))
 	case all[0].State == vm.Running:
-		w.holds(runningText("dev")...)
+		w.holds(w.runningText("dev")...)
 	case all[0].State == vm.Stopped || all[0].State == vm.Crashed:
-		w.holds(stoppedText("dev")...)
+		w.holds(w.stoppedText("dev")...)
 		w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
 	default:
 		t.Errorf("dev is left %s", all[0].State)
 	}
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true})))
 	w.holds()
 }
@@ -267,7 +285,7 @@ func imagesSettled(t *testing.T, w *world) {
 	w.must(w.end(w.m.PullImage(alice, "debian:13")))
 	w.must(w.m.DeleteImage(t.Context(), alice, "debian:13"))
 	w.must(w.create("dev"))
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 func nothingUnderway(t *testing.T, w *world) {

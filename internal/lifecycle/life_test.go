@@ -14,16 +14,16 @@ import (
 func TestALifeLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.create("dev"))
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 
 	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 
 	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 
 	w.must(w.end(w.m.Kill(t.Context(), alice, "dev")))
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Now: true})))
 	w.holds()
@@ -55,7 +55,7 @@ func TestVMsOutliveTheDaemon(t *testing.T) {
 	w.must(w.create("dev"))
 	before := w.find("dev")
 	w.restart()
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 	after := w.find("dev")
 	if after.State != vm.Running || *after.Process != *before.Process {
 		t.Errorf("after the restart: %+v", after)
@@ -64,7 +64,7 @@ func TestVMsOutliveTheDaemon(t *testing.T) {
 		t.Error(err)
 	}
 	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 func TestEndings(t *testing.T) {
@@ -86,9 +86,9 @@ func TestEndings(t *testing.T) {
 			if v.Reason != c.reason {
 				t.Errorf("reason %q, want %q", v.Reason, c.reason)
 			}
-			w.holds(stoppedText("dev")...)
+			w.holds(w.stoppedText("dev")...)
 			w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
-			w.holds(runningText("dev")...)
+			w.holds(w.runningText("dev")...)
 		})
 	}
 }
@@ -104,7 +104,7 @@ func TestARebootStartsAgain(t *testing.T) {
 			break
 		}
 	}
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 func TestEndedWhileNoDaemonWatched(t *testing.T) {
@@ -117,7 +117,7 @@ func TestEndedWhileNoDaemonWatched(t *testing.T) {
 	if v := w.await("dev", vm.Crashed); v.Reason != "its hypervisor ended while no daemon was watching; the guest's last line: last words on the console" {
 		t.Errorf("reason %q", v.Reason)
 	}
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 func TestGuestsThatDoNotBoot(t *testing.T) {
@@ -190,7 +190,7 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	w.holds(append(append([]string{runningText("dev")[0]}, runningText("dev")[1], stoppedText("off")[0]), runningText("dev")[2:]...)...)
+	w.holds(append(append([]string{w.runningText("dev")[0]}, w.runningText("dev")[1], w.stoppedText("off")[0]), w.runningText("dev")[2:]...)...)
 }
 
 func second[A, B any](_ A, _ B, err error) error { return err }
@@ -225,7 +225,7 @@ func TestTwoCreatesOfOneName(t *testing.T) {
 	if won != 1 {
 		t.Errorf("%d creates of one name won, want 1", won)
 	}
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 func TestAMissingWorkDiskIsNeverReplaced(t *testing.T) {

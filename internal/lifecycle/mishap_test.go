@@ -74,7 +74,7 @@ func TestAnInterruptedStopIsFinishedInOrder(t *testing.T) {
 	_ = w.end(w.m.Stop(t.Context(), alice, "dev", 0))
 	w.restart()
 	w.await("dev", vm.Stopped)
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 	if !slices.Contains(w.host.Effects(), "ask for shutdown") {
 		t.Errorf("the guest was not asked: %v", w.host.Effects())
 	}
@@ -96,7 +96,7 @@ func TestAVMThatCannotBeTakenBack(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.must(w.end(w.m.Kill(t.Context(), alice, "dev")))
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 // TestRecoveryDescribesWhatItTakesBack: a daemon that died between the commit of a VM and its
@@ -107,7 +107,7 @@ func TestRecoveryDescribesWhatItTakesBack(t *testing.T) {
 	w.m.Close()
 	w.host.Lose(w.find("dev").ID, "vm.json")
 	w.boot()
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 // TestAnOperationThatFailedIsStoredSo: one whose verb committed its beginning and then failed must not
@@ -144,7 +144,7 @@ func TestAnAgentThatIsRestartingIsAskedAgain(t *testing.T) {
 	if asked != 2 {
 		t.Errorf("asked %d times, want 2: %v", asked, w.host.Effects())
 	}
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 // TestWhatRunsIsNotTakenForFailed holds that a create whose end is committed has ended well, whether or not the

@@ -209,12 +209,12 @@ func (m *model) agrees(t *rapid.T) {
 	var want []string
 	for name, state := range m.states {
 		if state == vm.Running {
-			want = append(want, runningText(name)...)
+			want = append(want, m.runningText(name)...)
 		} else if state != gone {
-			want = append(want, stoppedText(name)...)
+			want = append(want, m.stoppedText(name)...)
 		}
 		for range m.trash[name] {
-			want = append(want, trashedText(name)...)
+			want = append(want, m.trashedText(name)...)
 		}
 	}
 	slices.Sort(want)

@@ -39,8 +39,8 @@ func (w *world) turned(kind string) error {
 	return nil
 }
 
-func pausedText(name string) []string {
-	text := runningText(name)
+func (w *world) pausedText(name string) []string {
+	text := w.runningText(name)
 	text[2] += " paused"
 	return text
 }
@@ -67,7 +67,7 @@ func TestAFullDiskPausesVMs(t *testing.T) {
 		t.Errorf("idle is %s", idle.State)
 	}
 	w.must(w.end(w.m.Delete(t.Context(), alice, "idle", lifecycle.DeleteRequest{Now: true})))
-	w.holds(pausedText("dev")...)
+	w.holds(w.pausedText("dev")...)
 
 	// Who wants to use it is told why that cannot be.
 	want := `ping VM "dev": it is paused: ` + v.Reason
@@ -83,13 +83,13 @@ func TestAFullDiskPausesVMs(t *testing.T) {
 	}
 
 	w.fill(4 * vm.GiB) // not enough to go on
-	w.holds(pausedText("dev")...)
+	w.holds(w.pausedText("dev")...)
 	w.host.Sleep(time.Hour)
 	w.fill(5 * vm.GiB)
 	if v := w.await("dev", vm.Running); v.Reason != "" {
 		t.Errorf("dev runs, and says %q", v.Reason)
 	}
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 	w.m.Close() // waits for all that was begun
 	if behind := w.host.Behind(v.ID); behind != 0 {
 		t.Errorf("its guest was not told the time: it is %s behind", behind)
@@ -106,11 +106,11 @@ func TestAPausedVMOutlivesTheDaemon(t *testing.T) {
 	if v := w.find("dev"); v.State != vm.Paused || v.Reason == "" {
 		t.Errorf("dev is %s: %s", v.State, v.Reason)
 	}
-	w.holds(pausedText("dev")...)
+	w.holds(w.pausedText("dev")...)
 	w.restart()
 	w.fill(vm.TiB)
 	w.await("dev", vm.Running)
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 // TestAPausedVMIsNotTakenForAHaltedOne pauses a guest that is on its way down.
@@ -125,7 +125,7 @@ func TestAPausedVMIsNotTakenForAHaltedOne(t *testing.T) {
 	w.restart()
 	w.host.Words(id, "reboot: Power down")
 	w.waitFor("they have been looked at again", func() bool { return w.host.Looks(id) > 12 })
-	w.holds(pausedText("dev")...)
+	w.holds(w.pausedText("dev")...)
 	w.host.Poweroff(id)
 	w.fill(vm.TiB)
 	w.await("dev", vm.Stopped)
@@ -173,7 +173,7 @@ func TestAPauseThatFailsIsTriedAgain(t *testing.T) {
 	w.host.FailAt(0)
 	w.restart()
 	w.fill(0)
-	w.holds(pausedText("dev")...)
+	w.holds(w.pausedText("dev")...)
 }
 
 // TestTrashGoesFirst empties the trash as far as that helps, the oldest first.

@@ -91,7 +91,7 @@ func TestOrphansGo(t *testing.T) {
 	w.finds(true, want[0])
 	w.finds(true)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "off", lifecycle.DeleteRequest{Now: true})))
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 // TestAStrangerIsLeftAlone holds that a VM that the database does not know loses nothing, its devices and its process
@@ -103,7 +103,7 @@ func TestAStrangerIsLeftAlone(t *testing.T) {
 	w.m.Close()
 	w.must(w.store.Commit(t.Context(), vm.Change{VM: v, Remove: true}))
 	w.boot()
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 	w.finds(true, "unknown dev")
 	if _, err := w.m.Adopt(t.Context(), bob, "dev", ""); code(err) != fault.NotFound {
 		t.Errorf("another's is adopted: %v", err)
@@ -114,7 +114,7 @@ func TestAStrangerIsLeftAlone(t *testing.T) {
 	}
 	w.finds(true)
 	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
-	w.holds(stoppedText("dev")...)
+	w.holds(w.stoppedText("dev")...)
 }
 
 func TestAdoptUnderAnotherName(t *testing.T) {
@@ -249,7 +249,7 @@ func TestWhatAnotherInstanceMadeIsNotTaken(t *testing.T) {
 		t.Errorf("adopted with %+v, want %+v", v.Lease, ours)
 	}
 	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 }
 
 // TestALostDescription is written again; a lost directory is told of, and nothing is done.
@@ -261,7 +261,7 @@ func TestALostDescription(t *testing.T) {
 	w.finds(false, "undescribed dev")
 	w.finds(true, "undescribed dev")
 	w.finds(true)
-	w.holds(runningText("dev")...)
+	w.holds(w.runningText("dev")...)
 	w.host.LoseDirectory(id)
 	w.finds(true, "bodiless dev")
 	w.finds(true, "bodiless dev")

@@ -78,7 +78,7 @@ func TestKeptUp(t *testing.T) {
 			before := w.find("dev")
 			end(w, before.ID)
 			w.awaitAgain(before)
-			w.holds(runningText("dev")...)
+			w.holds(w.runningText("dev")...)
 			w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
 			w.restart()
 			w.await("dev", vm.Stopped)

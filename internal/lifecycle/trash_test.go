@@ -27,7 +27,7 @@ func TestTrash(t *testing.T) {
 	w.must(w.create("dev"))
 	before := w.find("dev")
 	w.trash("dev")
-	w.holds(trashedText("dev")...)
+	w.holds(w.trashedText("dev")...)
 
 	// Its name and its address are free; only its owner sees it.
 	w.must(w.create("dev"))

@@ -225,21 +225,32 @@ func (w *world) holds(want ...string) {
 	}
 }
 
-func runningText(name string) []string {
-	return []string{
-		"bridge banger-ab12",
-		"dir " + name + ": initrd root.ext4 vm.json vmlinux work.ext4",
-		"process " + name,
-		"tap btab12-" + name + " on banger-ab12",
+func (w *world) runningText(name string) []string {
+	files := "initrd root.ext4 vm.json vmlinux work.ext4"
+	if w.root == vm.RootSnapshot {
+		files = "initrd root.cow root.ext4 vm.json vmlinux work.ext4"
 	}
+	lines := []string{
+		"bridge banger-ab12",
+		"dir " + name + ": " + files,
+		"process " + name,
+	}
+	if w.root == vm.RootSnapshot {
+		lines = append(lines, "root device banger-ab12-"+name)
+	}
+	return append(lines, "tap btab12-"+name+" on banger-ab12")
 }
 
-func stoppedText(name string) []string {
-	return []string{"dir " + name + ": initrd root.ext4 vm.json vmlinux work.ext4"}
-}
+func (w *world) stoppedText(name string) []string { return []string{"dir " + name + ": " + w.files()} }
 
-func trashedText(name string) []string {
-	return []string{"trash " + name + ": initrd root.ext4 vm.json vmlinux work.ext4"}
+func (w *world) trashedText(name string) []string { return []string{"trash " + name + ": " + w.files()} }
+
+// files are those of a VM that is stopped.
+func (w *world) files() string {
+	if w.root == vm.RootSnapshot {
+		return "initrd root.cow vm.json vmlinux work.ext4"
+	}
+	return "initrd root.ext4 vm.json vmlinux work.ext4"
 }
 
 func code(err error) fault.Code { return fault.CodeOf(err) }
