@@ -41,6 +41,8 @@ type VM struct {
 	Pending  []string          `json:"pending,omitempty" doc:"keys of the settings that it takes at its next start"`
 	Settings map[string]string `json:"settings,omitempty" doc:"those of features that have no field of their own, by key"`
 
+	RootBackend string `json:"root_backend,omitempty" doc:"how its root overlay is kept: reflink, dm-snapshot or copy"`
+
 	Restart  string `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`
 	Timezone string `json:"timezone,omitempty" doc:"IANA name that it was made with"`
 	Locale   string `json:"locale,omitempty" doc:"as in LANG, that it was made with"`

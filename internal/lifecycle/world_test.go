@@ -243,7 +243,9 @@ func (w *world) runningText(name string) []string {
 
 func (w *world) stoppedText(name string) []string { return []string{"dir " + name + ": " + w.files()} }
 
-func (w *world) trashedText(name string) []string { return []string{"trash " + name + ": " + w.files()} }
+func (w *world) trashedText(name string) []string {
+	return []string{"trash " + name + ": " + w.files()}
+}
 
 // files are those of a VM that is stopped.
 func (w *world) files() string {

@@ -125,7 +125,7 @@ func address(v vm.VM) string {
 func (s *server) show(v vm.VM) api.VM {
 	out := api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Arch: v.Arch, Image: v.Image, Spec: v.Spec,
-		Settings: v.Settings, Pending: v.Pending,
+		RootBackend: string(v.RootBackend), Settings: v.Settings, Pending: v.Pending,
 		Timezone: v.Timezone, Locale: v.Locale, Restart: v.Restart.String(),
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),

@@ -59,7 +59,7 @@ func show(a *app.App, v api.VM) {
 		term.Text("image"), term.Text(fmt.Sprintf("%s (%s)", v.Image.Name, v.Image.ID)),
 		term.Text("vCPUs"), term.Text(strconv.Itoa(v.Spec.VCPU)),
 		term.Text("memory"), term.Text(nouns.FormatSize(v.Spec.Memory)),
-		term.Text("root disk"), term.Text(nouns.FormatSize(v.Spec.RootDisk)),
+		term.Text("root disk"), term.Text(strings.TrimSuffix(nouns.FormatSize(v.Spec.RootDisk)+", "+v.RootBackend, ", ")),
 		term.Text("work disk"), term.Text(nouns.FormatSize(v.Spec.WorkDisk)+" at /root"),
 		term.Text("restart"), term.Text(v.Restart),
 		term.Text("at next start"), term.Text(strings.Join(v.Pending, ", ")),
