@@ -26,6 +26,7 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		room  func(*hosttest.Room)
 		rules admission.Rules
+		root  vm.RootBackend
 		want  string
 		lack  string
 	}{
@@ -47,6 +48,24 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 			},
 			want: "its disks take 2 GiB at once, and 1 GiB are left above the low-water mark of 5 GiB",
 		},
+		"a copy by configuration": {
+			lack: "disk",
+			root: vm.RootCopy,
+			room: func(r *hosttest.Room) {
+				r.Space = admission.Space{Free: 6 * vm.GiB, Size: 100 * vm.GiB}
+				r.File = 2 * vm.GiB
+			},
+			want: "its disks take 2 GiB at once, and 1 GiB are left above the low-water mark of 5 GiB",
+		},
+		"a device over the image": {
+			lack: "disk",
+			root: vm.RootSnapshot,
+			room: func(r *hosttest.Room) {
+				r.Space = admission.Space{Free: 6 * vm.GiB, Size: 100 * vm.GiB}
+				r.Copies, r.File = true, 2*vm.GiB
+			},
+			want: "its disks take 2 GiB at once, and 1 GiB are left above the low-water mark of 5 GiB",
+		},
 		"quota": {
 			lack:  "quota",
 			rules: admission.Rules{Quota: admission.Quota{VMs: 1}},
@@ -55,6 +74,8 @@ func TestWhatTheHostCannotTakeIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.root = c.root
+			w.boot()
 			w.must(w.create("first"))
 			w.m.Rules = c.rules
 			if c.room != nil {

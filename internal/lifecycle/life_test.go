@@ -240,6 +240,43 @@ func TestAMissingWorkDiskIsNeverReplaced(t *testing.T) {
 	w.holds("dir dev: initrd root.ext4 vm.json vmlinux")
 }
 
+// TestALostRootOverlayIsSaid holds that a VM does not come up over what the kernel has given up, and that the device is
+// not left behind.
+func TestALostRootOverlayIsSaid(t *testing.T) {
+	w := newWorld(t)
+	w.root = vm.RootSnapshot
+	w.boot()
+	w.must(w.create("dev"))
+	w.host.LoseOverlay(w.find("dev").ID)
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	err := w.end(w.m.Start(t.Context(), alice, "dev"))
+	if code(err) != fault.Corrupt || err.Error() != `start VM "dev": its root overlay is lost` || fault.From(err).Hint == "" {
+		t.Errorf("got %v", err)
+	}
+	w.holds(w.stoppedText("dev")...)
+	if v := w.find("dev"); !strings.Contains(v.Reason, "its root overlay is lost") {
+		t.Errorf("it says %q", v.Reason)
+	}
+}
+
+// TestADeviceNeedsItsKernel holds that a VM whose root overlay the host can no longer make is refused before anything is
+// committed, and that one is not made another way than it is configured.
+func TestADeviceNeedsItsKernel(t *testing.T) {
+	w := newWorld(t)
+	w.root = vm.RootSnapshot
+	w.boot()
+	w.must(w.create("dev"))
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	w.host.SetRoom(func(r *hosttest.Room) { r.NoMapper = true })
+	if err := w.end(w.m.Start(t.Context(), alice, "dev")); code(err) != fault.Requirement || !strings.Contains(err.Error(), "dev") {
+		t.Errorf("start: %v", err)
+	}
+	if err := w.create("other"); code(err) != fault.Requirement {
+		t.Errorf("create: %v", err)
+	}
+	w.holds(w.stoppedText("dev")...)
+}
+
 func TestCancelUndoes(t *testing.T) {
 	w := newWorld(t)
 	w.host.Guest = hosttest.Silent

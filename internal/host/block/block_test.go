@@ -90,6 +90,25 @@ func TestCloneAcrossFileSystems(t *testing.T) {
 	}
 }
 
+// TestCopySharesNothing copies on a file system that could share, if this one can.
+func TestCopySharesNothing(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := filepath.Join(dir, "seed"), filepath.Join(dir, "disk")
+	want := sparse(t, src)
+	method, err := block.Disks{}.Copy(t.Context(), src, dst, 16*mib)
+	if err != nil || method != block.Copy {
+		t.Fatalf("%q, %v", method, err)
+	}
+	got, err := os.ReadFile(dst)
+	if err != nil || len(got) != 16*mib || !bytes.Equal(got[:8*mib], want) {
+		t.Errorf("the copy differs (%v)", err)
+	}
+	sizes, err := block.Tree{}.Measure(t.Context(), []string{dst})
+	if err != nil || sizes[0].Shared != 0 || sizes[0].Allocated == 0 || sizes[0].Allocated > mib {
+		t.Errorf("it occupies %+v, %v", sizes, err)
+	}
+}
+
 func TestCloneOfAHoleAndOfNothing(t *testing.T) {
 	for _, size := range []int64{0, 3 * mib} {
 		dir := t.TempDir()
