@@ -74,7 +74,7 @@ func (s snapshot) file(v vm.VM) string { return filepath.Join(s.layout.Jail(v.ID
 func (s snapshot) node(id vm.ID) string { return filepath.Join(s.layout.Jail(id), vm.FileRootDisk) }
 
 func (s snapshot) provision(ctx context.Context, v vm.VM, from string) (string, error) {
-	err := error(nil)
+	var err error
 	if from == "" {
 		err = s.devices.Make(s.overlay(v))
 	} else {

@@ -32,9 +32,11 @@ func (h *host) Clone(context.Context, string, string, int64) (string, error) { r
 func (h *host) Copy(context.Context, string, string, int64) (string, error)  { return "copy", nil }
 func (h *host) Exists(string) (bool, error)                                  { return true, nil }
 func (h *host) Grow(string, int64) error                                     { return h.ask("file") }
-func (h *host) Redrive(_ context.Context, _ vm.ID, d vm.Drive) error         { return h.ask("drive " + d.ID) }
-func (h *host) Rename(context.Context, string) error                         { return errors.New("no") }
-func (h *host) guest() feature.Guest                                         { return guest{h} }
+
+func (h *host) Redrive(_ context.Context, _ vm.ID, d vm.Drive) error { return h.ask("drive " + d.ID) }
+
+func (h *host) Rename(context.Context, string) error { return errors.New("no") }
+func (h *host) guest() feature.Guest                 { return guest{h} }
 
 type guest struct{ *host }
 
