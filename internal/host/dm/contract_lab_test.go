@@ -4,7 +4,11 @@ package dm_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,31 +59,63 @@ func (real) SizeOf(path string) (int64, error) {
 
 func TestContract(t *testing.T) {
 	for _, b := range []vm.RootBackend{vm.RootReflink, vm.RootSnapshot, vm.RootCopy} {
-		t.Run(string(b), func(t *testing.T) {
-			disktest.Contract(t, b, func(t *testing.T) disktest.Place {
-				p := disktest.Place{Host: real{}, Layout: vm.Layout{State: t.TempDir()}, Image: "img", Snapshot: t.TempDir}
-				p.VM = func(id vm.ID) error { return os.MkdirAll(p.Layout.Jail(id), 0o700) }
-				image := p.Layout.Image(p.Image)
-				if err := os.MkdirAll(image, 0o700); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(filepath.Join(image, "root.ext4"), make([]byte, disktest.ImageSize), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					d := dm.New(disktest.Tag)
-					names, err := d.Names()
-					if err != nil {
-						t.Error(err)
-					}
-					for _, name := range names {
-						if err := d.Down(context.WithoutCancel(t.Context()), name, ""); err != nil {
-							t.Error(err)
-						}
-					}
-				})
-				return p
-			})
-		})
+		t.Run(string(b), func(t *testing.T) { disktest.Contract(t, b, place) })
+	}
+}
+
+func place(t *testing.T) disktest.Place {
+	p := disktest.Place{Host: real{}, Layout: vm.Layout{State: t.TempDir()}, Image: "img", Snapshot: t.TempDir}
+	p.VM = func(id vm.ID) error { return os.MkdirAll(p.Layout.Jail(id), 0o700) }
+	image := p.Layout.Image(p.Image)
+	if err := os.MkdirAll(image, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	content := make([]byte, disktest.ImageSize)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content[:disktest.ImageSize/2]) // never fails
+	if err := os.WriteFile(filepath.Join(image, "root.ext4"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d := dm.New(disktest.Tag)
+		names, err := d.Names()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, name := range names {
+			if err := d.Down(context.WithoutCancel(t.Context()), name, ""); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return p
+}
+
+// TestTheSameBytes reads each kind of disk whole, as a guest's first boot finds it.
+func TestTheSameBytes(t *testing.T) {
+	p := place(t)
+	sums := map[string][]vm.RootBackend{}
+	for i, b := range []vm.RootBackend{vm.RootReflink, vm.RootSnapshot, vm.RootCopy} {
+		v := vm.VM{ID: vm.ID(fmt.Sprintf("%012d", i)), Image: vm.ImageRef{ID: p.Image}, Spec: vm.Spec{RootDisk: 3 * disktest.ImageSize}, RootBackend: b}
+		if err := p.VM(v.ID); err != nil {
+			t.Fatal(err)
+		}
+		root := disk.Root(p.Layout, disktest.Tag, disk.Choice{}, p, nil, p.Devices())
+		if err := root.Provision(t.Context(), v, "", func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(filepath.Join(p.Layout.Jail(v.ID), vm.FileRootDisk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := sha256.New()
+		n, err := io.Copy(h, f)
+		if err = errors.Join(err, f.Close()); err != nil || n != v.Spec.RootDisk {
+			t.Errorf("%s: %d bytes, %v", b, n, err)
+		}
+		sum := fmt.Sprintf("%x", h.Sum(nil))
+		sums[sum] = append(sums[sum], b)
+	}
+	if len(sums) != 1 {
+		t.Errorf("they differ: %v", sums)
 	}
 }
