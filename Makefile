@@ -49,7 +49,7 @@ lint: $(GOLANGCI) ## Check style and the rules that a linter can hold
 	$(GOLANGCI) run ./...
 
 .PHONY: e2e
-e2e: setup build bin/crashpoint ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
+e2e: setup build bin/crashpoint bin/labtest ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
 	@bin/banger-lab e2e $(if $(RUN),--run '$(RUN)') $(ARGS)
 
 # A daemon that can kill itself at each point of a verb, for e2e/crash/points.
@@ -58,13 +58,23 @@ bin/crashpoint: build
 	@mkdir -p $@
 	go build -trimpath -tags crashpoint -ldflags '$(LDFLAGS)' -o $@/ ./cmd/bangerd
 
+# Tests of what this machine's kernel may lack, for e2e/storage/mapper.
+.PHONY: bin/labtest
+bin/labtest:
+	@mkdir -p $@
+	go test -c -trimpath -tags lab -o $@/dm ./internal/host/dm
+
 .PHONY: verify
 verify: build ## A short smoke test of the installed system
 	@scripts/verify.sh $(ARGS)
 
 .PHONY: bench-create
-bench-create: setup build ## Create-to-ready over a bare Firecracker boot; ARGS="--json --runs N"
+bench-create: setup build ## Creates and the other verbs over bare Firecracker boots; ARGS="--json --runs N"
 	@bin/banger-lab bench-create $(ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: setup build ## 20 creates at once over as many bare Firecracker boots; ARGS="--json --runs N"
+	@bin/banger-lab bench-fleet $(ARGS)
 
 .PHONY: bench-lifecycle
 bench-lifecycle: setup build ## What the daemon costs as its VMs become a thousand; ARGS="--json --vms N"

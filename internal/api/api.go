@@ -68,6 +68,26 @@ type CreateVM struct {
 	Cold           bool              `json:"cold,omitempty" doc:"boot it, also where a golden snapshot could be gone on from"`
 }
 
+// ForkVM asks for VMs that begin where another stands.
+type ForkVM struct {
+	Name  string `json:"name,omitempty" doc:"of the fork, or what the names of several begin with; the VM's when empty"`
+	Count int    `json:"count,omitempty" doc:"how many, 1 when zero"`
+}
+
+// MakeCheckpoint asks to keep a running VM as it is.
+type MakeCheckpoint struct {
+	Name string `json:"name" doc:"at most 63 lower-case letters, digits, dots and hyphens"`
+}
+
+// Checkpoint is what a VM can be taken back to.
+type Checkpoint struct {
+	Name    string       `json:"name"`
+	Created time.Time    `json:"created"`
+	Spec    vm.Spec      `json:"spec" doc:"what the VM had"`
+	Size    int64        `json:"size" doc:"bytes that its memory occupies of the disk"`
+	Error   *fault.Error `json:"error,omitempty" doc:"why the VM cannot be taken back to it"`
+}
+
 // StopVM asks for an orderly shutdown. When the guest is not down in time it is killed.
 type StopVM struct {
 	Timeout time.Duration `json:"timeout,omitempty" doc:"nanoseconds; the daemon's default when zero"`

@@ -52,14 +52,12 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now
 	if err := m.admitMemory(all, v); err != nil {
 		return nil, err
 	}
-	if !m.Capacity.Shares() {
-		dir := m.layout.Image(img.ID)
-		copies, err := m.allocated(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed))
-		if err != nil {
-			return nil, err
-		}
-		now += copies
+	dir := m.layout.Image(img.ID)
+	copies, err := m.copied(filepath.Join(dir, image.FileRoot), filepath.Join(dir, image.FileWorkSeed))
+	if err != nil {
+		return nil, err
 	}
+	now += copies
 	growth, err := m.growth(all)
 	if err != nil {
 		return nil, err
@@ -79,8 +77,7 @@ func (m *Manager) growth(all []vm.VM) (sum int64, err error) {
 	for _, o := range all {
 		has, ok := m.measured.has[o.ID]
 		if !ok {
-			jail := m.layout.Jail(o.ID)
-			if has, err = m.allocated(filepath.Join(jail, vm.FileRootDisk), filepath.Join(jail, vm.FileWorkDisk)); err != nil {
+			if has, err = m.allocated(disksIn(m.layout.Jail(o.ID))...); err != nil {
 				return 0, err
 			}
 			m.measured.has[o.ID] = has
@@ -198,6 +195,19 @@ func (m *Manager) refuses(lack string, err error) error {
 		m.Refused(lack)
 	}
 	return err
+}
+
+// copied is what copies of files occupy at once, in bytes: nothing where a clone shares its blocks.
+func (m *Manager) copied(paths ...string) (int64, error) {
+	if m.Capacity.Shares() {
+		return 0, nil
+	}
+	return m.allocated(paths...)
+}
+
+// disksIn are the files of both disks, in a jail or a snapshot.
+func disksIn(dir string) []string {
+	return []string{filepath.Join(dir, vm.FileRootDisk), filepath.Join(dir, vm.FileWorkDisk)}
 }
 
 func (m *Manager) allocated(paths ...string) (sum int64, err error) {

@@ -206,22 +206,27 @@ func (m *Manager) furnish(ctx context.Context, job *op.Job, v vm.VM, from string
 func (m *Manager) undoCreate(job *op.Job, v vm.VM, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
-	cause = m.explain(v, cause)
-	if f := fault.From(cause); len(f.Logs) > 0 {
-		// The directory goes, but what explains the failure must outlive it.
-		kept, err := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID))
-		if err != nil {
-			m.log.Warn("keep logs of a failed create", "vm", v.Name, "error", err)
-		}
-		moved := *f
-		moved.Logs = kept
-		cause = &moved
-	}
+	cause = m.keptLogs(v, job, m.explain(v, cause))
 	if err := m.erase(ctx, v, m.failed(job, cause)); err != nil {
 		m.log.Error("undo create", "vm", v.Name, "id", v.ID, "error", err)
 		return fault.From(cause).WithHint("its remains could not be removed and will be at the daemon's next start: %v", err)
 	}
 	return cause
+}
+
+// keptLogs is an error whose logs outlive the VM's directory, which goes.
+func (m *Manager) keptLogs(v vm.VM, job *op.Job, err error) error {
+	f := fault.From(err)
+	if len(f.Logs) == 0 {
+		return err
+	}
+	kept, kerr := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID))
+	if kerr != nil {
+		m.log.Warn("keep the logs of a failed create", "vm", v.Name, "error", kerr)
+	}
+	moved := *f
+	moved.Logs = kept
+	return &moved
 }
 
 // erase takes down all that a VM holds, puts its directory where it is to go, and commits its absence.

@@ -105,7 +105,18 @@ func verbs() []verb {
 	warms := func(w *world) error { return w.end(w.m.WarmImage(w.t.Context(), alice, lifecycle.WarmRequest{})) }
 	warmed := func(w *world) { w.must(warms(w)) }
 	altered := func(w *world) { warmed(w); w.host.Alter() }
+	forks := func(w *world) error {
+		return w.end(w.m.Fork(w.t.Context(), alice, "dev", lifecycle.ForkRequest{Count: 2}))
+	}
+	keeps := func(w *world) error { return w.end(w.m.Checkpoint(w.t.Context(), alice, "dev", "before")) }
+	rollsBack := func(w *world) error { return w.end(w.m.Rollback(w.t.Context(), alice, "dev", "before")) }
+	checkpointed := func(w *world) { created(w); w.must(keeps(w)) }
 	return []verb{
+		{"fork", "dev", created, forks, forkSettled},
+		{"fork stopped", "dev", stopped, forks, forkSettled},
+		{"checkpoint", "dev", created, keeps, warmSettled},
+		{"rollback", "dev", checkpointed, rollsBack, rollbackSettled},
+		{"rollback stopped", "dev", func(w *world) { checkpointed(w); w.must(stops(w)) }, rollsBack, rollbackSettled},
 		{"image warm", "debian:12", nothing, warms, warmSettled},
 		{"create warm", "dev", warmed, creates, warmSettled},
 		{"create of an altered snapshot", "dev", altered, creates, warmSettled},
@@ -268,9 +279,54 @@ func broughtBack(t *testing.T, w *world) {
 // warmSettled checks that there is no half a snapshot, and then as settled does.
 func warmSettled(t *testing.T, w *world) {
 	t.Helper()
+	w.fill(vm.TiB) // what stands still for no reason goes on
 	w.must(w.m.Idle(t.Context()))
 	if text := w.host.Text(); strings.Contains(text, "not sealed") {
 		t.Errorf("half a snapshot is left:\n%s", text)
+	}
+	w.host.LoseSnapshots()
+	settled(t, w)
+}
+
+// forkSettled checks that the forks are whole or gone and nothing is left of what they were made of, and then as
+// settled does.
+func forkSettled(t *testing.T, w *world) {
+	t.Helper()
+	w.fill(vm.TiB) // what stands still for no reason goes on
+	w.must(w.m.Idle(t.Context()))
+	if text := w.host.Text(); strings.Contains(text, "snapshot") {
+		t.Errorf("what was forked from is left:\n%s", text)
+	}
+	all, err := w.m.List(t.Context(), root)
+	w.must(err)
+	for _, v := range all {
+		if v.Name != "dev" {
+			if v.State != vm.Running {
+				t.Errorf("%s is left %s", v.Name, v.State)
+			}
+			w.must(w.end(w.m.Delete(t.Context(), alice, v.Name, lifecycle.DeleteRequest{Force: true, Now: true})))
+		}
+	}
+	settled(t, w)
+}
+
+// rollbackSettled checks that nothing is lost: that there is one VM with the disks of one of the two, and in the trash
+// at most the other's. Then as settled does.
+func rollbackSettled(t *testing.T, w *world) {
+	t.Helper()
+	w.must(w.m.Idle(t.Context()))
+	trash := w.m.Trash(root)
+	if len(trash) > 1 {
+		t.Errorf("the trash holds %d VMs", len(trash))
+	}
+	if w.find("dev").State == vm.Stopped {
+		w.must(w.end(w.m.Start(t.Context(), alice, "dev"))) // its jail may be new
+	}
+	for _, v := range trash {
+		if v.Name != "dev-before-before" {
+			t.Errorf("the trash holds %s", v.Name)
+		}
+		w.must(w.end(w.m.Destroy(alice, string(v.ID))))
 	}
 	w.host.LoseSnapshots()
 	settled(t, w)

@@ -106,7 +106,7 @@ func (m *Manager) provision(v vm.VM, from string) group {
 	return g
 }
 
-// up lists the steps that every start needs. skip leaves out features that were provisioned just
+// up lists the steps that every start needs. provisioned leaves out features that were provisioned just
 // now and whose Up would only look at what Provision made.
 func (m *Manager) up(v vm.VM, provisioned bool) group {
 	var g group

@@ -53,6 +53,15 @@ func TestSpareTAPsAreKnownByTheirNames(t *testing.T) {
 
 func TestDeviceNamesFitTheKernel(t *testing.T) {
 	const tag vm.Tag = "1f2e"
+	root := vm.ID("0123456789ab").RootDevice(tag)
+	if id, ours := tag.RootDeviceOf(root); root != "banger-1f2e-0123456789ab" || !ours || id != "0123456789ab" {
+		t.Errorf("root device %q of %q, %v", root, id, ours)
+	}
+	for _, name := range []string{"banger-1f2f-0123456789ab", "banger-1f2e-0123456789a", "banger-1f2e", "vg-root", ""} {
+		if id, ours := tag.RootDeviceOf(name); ours {
+			t.Errorf("%q is taken for that of %s", name, id)
+		}
+	}
 	if tap := vm.ID("0123456789ab").TAP(tag); tap != "bt1f2e-01234567" || len(tap) > 15 {
 		t.Errorf("TAP %q", tap)
 	}

@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"banger/internal/agentproto"
 	"banger/internal/fault"
@@ -18,6 +21,7 @@ import (
 	"banger/internal/feature/sshaccess"
 	"banger/internal/guest"
 	"banger/internal/host/block"
+	"banger/internal/host/firecracker"
 	"banger/internal/host/link"
 	"banger/internal/image"
 	"banger/internal/imagebuild"
@@ -26,9 +30,6 @@ import (
 	"banger/internal/store"
 	"banger/internal/vm"
 )
-
-// bareTime bounds a bare boot.
-const bareTime = 2 * time.Minute
 
 // fileConfig is what the driver calls a machine's description.
 const fileConfig = "firecracker.json"
@@ -69,32 +70,159 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string) (bare, error) 
 	return bare{work: work, layout: layout, links: link.New(tag, 0), vm: v, config: b.Guest}, nil
 }
 
-// boot boots once.
+// boot boots once, and has Firecracker write a snapshot of what it booted.
 func (b bare) boot(ctx context.Context) (took Bare, err error) {
-	ctx, cancel := context.WithTimeout(ctx, bareTime)
+	ctx, cancel := context.WithTimeout(ctx, BootTime)
 	defer cancel()
+	m, err := b.machine(ctx)
+	if err != nil {
+		return took, err
+	}
+	defer func() { err = errors.Join(err, m.end(context.WithoutCancel(ctx))) }()
+	if err := m.begin(ctx); err != nil {
+		return took, err
+	}
+	if took, err = m.await(); err != nil {
+		return took, err
+	}
+	took.Snapshot, err = m.snapshot(ctx)
+	return took, err
+}
+
+// bootAll boots all at once, and returns how long it took until the last was ready. Those that are sooner run on
+// meanwhile, as VMs do.
+func bootAll(ctx context.Context, all []bare) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, BootTime)
+	defer cancel()
+	machines := make([]*machine, len(all))
+	for i, b := range all {
+		if machines[i], err = b.machine(ctx); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, machines[i].end(context.WithoutCancel(ctx))) }()
+	}
+	begun := time.Now()
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, m := range machines {
+		eg.Go(func() error {
+			if err := m.begin(ctx); err != nil {
+				return err
+			}
+			_, err := m.await()
+			return err
+		})
+	}
+	err = eg.Wait()
+	return time.Since(begun), err
+}
+
+// machine is one that is booted bare. Everything that a boot needs is there before it begins.
+type machine struct {
+	bare
+	state vm.Layout // of its own, with one VM
+	ready chan readiness
+	undo  []func(context.Context) error
+
+	begun   time.Time
+	console *os.File
+	fc      *exec.Cmd
+	gone    chan struct{} // closed when the process has ended; ended is why, then
+	ended   error
+}
+
+func (b bare) machine(ctx context.Context) (m *machine, err error) {
 	dir, err := os.MkdirTemp(b.work, "bare-")
 	if err != nil {
-		return took, err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := b.furnish(ctx, dir); err != nil {
-		return took, err
+	m = &machine{bare: b, state: vm.Layout{State: dir}, ready: make(chan readiness, 1), gone: make(chan struct{})}
+	m.later(func(context.Context) error { return os.RemoveAll(dir) })
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.end(context.WithoutCancel(ctx)))
+		}
+	}()
+	jail := m.state.Jail(b.vm.ID)
+	if err := os.MkdirAll(jail, 0o700); err != nil {
+		return nil, err
+	}
+	if err := b.furnish(ctx, jail); err != nil {
+		return nil, err
 	}
 	if err := b.links.Prepare(ctx, b.vm.Lease); err != nil {
-		return took, err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.links.Detach(context.WithoutCancel(ctx), b.vm.Lease.TAP)) }()
+	m.later(func(ctx context.Context) error { return b.links.Detach(ctx, b.vm.Lease.TAP) })
 	if err := b.links.Admit(ctx, b.vm.Lease.TAP); err != nil {
-		return took, err
+		return nil, err
 	}
-	w := &witness{ready: make(chan readiness, 1)}
-	g, err := guest.Open(dir, func() agentproto.GuestConfig { return b.config }, w.hear, slog.New(slog.DiscardHandler))
+	w := &witness{ready: m.ready}
+	g, err := guest.Open(jail, func() agentproto.GuestConfig { return b.config }, w.hear, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return took, err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	return b.execute(ctx, dir, w.ready)
+	m.later(func(context.Context) error { return g.Close() })
+	return m, nil
+}
+
+func (m *machine) later(undo func(context.Context) error) { m.undo = append(m.undo, undo) }
+
+// end removes all that there is of it, the last first.
+func (m *machine) end(ctx context.Context) (err error) {
+	for _, undo := range slices.Backward(m.undo) {
+		err = errors.Join(err, undo(ctx))
+	}
+	return err
+}
+
+// begin starts Firecracker, which ends with ctx.
+func (m *machine) begin(ctx context.Context) (err error) {
+	jail := m.state.Jail(m.vm.ID)
+	if m.console, err = os.Create(filepath.Join(jail, "console.log")); err != nil {
+		return err
+	}
+	m.later(func(context.Context) error { return m.console.Close() })
+	// With its API, as every VM needs it to be paused or asked: a thread that waits, but not for nothing.
+	m.fc = exec.CommandContext(ctx, "firecracker", "--id", string(m.vm.ID), "--api-sock", vm.FileAPISocket, "--config-file", fileConfig)
+	m.fc.Dir, m.fc.Stdout, m.fc.Stderr = jail, m.console, m.console
+	m.begun = time.Now()
+	if err := m.fc.Start(); err != nil {
+		return err
+	}
+	go func() { defer close(m.gone); m.ended = m.fc.Wait() }()
+	m.later(func(context.Context) error {
+		_ = m.fc.Process.Kill() // nothing of this guest is to be kept; it may have ended by itself
+		<-m.gone
+		return nil
+	})
+	return nil
+}
+
+// await waits until the guest is ready.
+func (m *machine) await() (Bare, error) {
+	select {
+	case r := <-m.ready:
+		took := r.at.Sub(m.begun)
+		return Bare{Ready: took, Stages: append([]op.Stage{{Name: stageHypervisor, Duration: took - r.clock, Done: true}}, r.stages...)}, nil
+	case <-m.gone: // also when the time is over
+	}
+	if log := scripts.BrokenGuest(m.state.State); log != "" {
+		return Bare{}, errBroken
+	}
+	said, rerr := os.ReadFile(m.console.Name())
+	return Bare{}, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(m.ended)).
+		WithOp("boot bare", m.vm.Image.Name).WithDetail(string(said)))
+}
+
+// snapshot has the guest stand still, and returns how long Firecracker takes to write it to files.
+func (m *machine) snapshot(ctx context.Context) (time.Duration, error) {
+	d := firecracker.New("firecracker", m.state, nil, slog.New(slog.DiscardHandler))
+	if err := d.Pause(ctx, m.vm.ID); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	err := d.Snapshot(ctx, m.vm.ID, vm.Snapshot{State: filepath.Join(m.state.State, "state"), Memory: filepath.Join(m.state.State, "memory")})
+	return time.Since(begun), err
 }
 
 // readiness is an agent's Ready with what it had said before.
@@ -141,39 +269,6 @@ func (b bare) furnish(ctx context.Context, dir string) error {
 	_, root := block.Disks{}.Clone(ctx, filepath.Join(from, image.FileRoot), filepath.Join(dir, vm.FileRootDisk), b.vm.Spec.RootDisk)
 	_, work := block.Disks{}.Clone(ctx, filepath.Join(from, image.FileWorkSeed), filepath.Join(dir, vm.FileWorkDisk), b.vm.Spec.WorkDisk)
 	return errors.Join(root, work)
-}
-
-// execute runs Firecracker until the guest is ready.
-func (b bare) execute(ctx context.Context, dir string, ready <-chan readiness) (Bare, error) {
-	console, err := os.Create(filepath.Join(dir, "console.log"))
-	if err != nil {
-		return Bare{}, err
-	}
-	defer console.Close()
-	// With its API, as every VM needs it to be paused or asked: a thread that waits, but not for nothing.
-	fc := exec.CommandContext(ctx, "firecracker", "--id", string(b.vm.ID), "--api-sock", vm.FileAPISocket, "--config-file", fileConfig)
-	fc.Dir, fc.Stdout, fc.Stderr = dir, console, console
-	begun := time.Now()
-	if err := fc.Start(); err != nil {
-		return Bare{}, err
-	}
-	var end error
-	gone := make(chan struct{})
-	go func() { defer close(gone); end = fc.Wait() }()
-	select {
-	case r := <-ready:
-		_ = fc.Process.Kill() // nothing of this guest is to be kept; it may have ended by itself
-		<-gone
-		took := r.at.Sub(begun)
-		return Bare{Ready: took, Stages: append([]op.Stage{{Name: stageHypervisor, Duration: took - r.clock, Done: true}}, r.stages...)}, nil
-	case <-gone: // also when the time is over
-	}
-	if log := scripts.BrokenGuest(dir); log != "" {
-		return Bare{}, errBroken
-	}
-	said, rerr := os.ReadFile(console.Name())
-	return Bare{}, errors.Join(rerr, fault.New(fault.GuestFailed, "it ended before the guest was ready: %w", ended(end)).
-		WithOp("boot bare", b.vm.Image.Name).WithDetail(string(said)))
 }
 
 // ended says how a process ended that ended too early.

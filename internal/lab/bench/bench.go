@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,10 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/api"
+	"banger/internal/client"
 	"banger/internal/fault"
+	"banger/internal/host/block"
 	"banger/internal/host/proc"
+	"banger/internal/image"
 	"banger/internal/lab/scripts"
 	"banger/internal/op"
+	"banger/internal/snapshot"
 	"banger/internal/vm"
 )
 
@@ -36,197 +41,436 @@ type Bench struct {
 // pattern is the VM that bare boots copy; it also warms everything up.
 const pattern = "bench-pattern"
 
-// attempts is how often a boot is tried whose guest the emulator breaks.
+// BootTime bounds a boot: on one emulated processor, maybe beside many others. The daemon must allow for it.
+const BootTime = 20 * time.Minute
+
+// attempts is how often a round is tried in which the emulator breaks a guest.
 const attempts = 3
 
 // errBroken is a boot that says nothing about banger.
-var errBroken = errors.New("the emulator broke the guest's kernel")
+var errBroken = errors.New("the emulator broke a guest's kernel")
 
-// Run creates and boots in turn. All that it makes it takes down again, but not when it fails: it is
-// for throw-away hosts.
+// run is a run of the benchmark.
+type run struct {
+	Bench
+	idle   api.Status // of a daemon that has no VM yet
+	layout vm.Layout
+	floor  bare
+	ssh    bool // the image offers it
+}
+
+// Run measures all verbs and bare boots in turn. All that it makes it takes down again, but not when it
+// fails: it is for throw-away hosts.
 func (b Bench) Run(ctx context.Context) (Measured, error) {
 	m := Measured{Image: b.Image}
-	var idle api.Status
-	if err := banger(ctx, &idle, "status"); err != nil {
-		return m, err
-	}
-	floor, err := b.prepare(ctx, idle, &m.Weight)
-	if err != nil {
+	r := &run{Bench: b}
+	if err := r.prepare(ctx, &m.Weight); err != nil {
 		return m, err
 	}
 	for i := range b.Runs {
-		r, err := b.round(ctx, idle, floor, i)
+		round, err := r.round(ctx, i)
 		if err != nil {
 			return m, err
 		}
-		fmt.Fprintf(b.Log, "round %d of %d: create %.0f ms, bare boot %.0f ms, ratio %.3f\n", i+1, b.Runs,
-			spread([]time.Duration{r.Create.ready()}).Median, spread([]time.Duration{r.Bare.Ready}).Median, float64(r.Create.ready())/float64(r.Bare.Ready))
-		m.Rounds = append(m.Rounds, r)
+		bare := round.Bare.Ready
+		fmt.Fprintf(b.Log, "round %d of %d: bare boot %s", i+1, b.Runs, bare.Round(time.Millisecond))
+		for _, name := range names() {
+			took := round.Verbs[name].ready()
+			fmt.Fprintf(b.Log, ", %s %s (%.3f)", name, took.Round(time.Millisecond), float64(took)/float64(bare))
+		}
+		fmt.Fprintln(b.Log)
+		m.Rounds = append(m.Rounds, round)
 	}
 	if err := banger(ctx, nil, "vm", "delete", "--now", pattern); err != nil {
 		return m, err
 	}
 	var after api.Status
-	err = banger(ctx, &after, "status")
-	m.Weight.Daemon = max(idle.RSS, after.RSS) // idle before its first VM and after its last
+	err := banger(ctx, &after, "status")
+	m.Weight.Daemon = max(r.idle.RSS, after.RSS) // idle before its first VM and after its last
 	return m, err
 }
 
-// prepare makes the pattern, weighs what is in it, and boots everything once unmeasured.
-func (b Bench) prepare(ctx context.Context, st api.Status, w *Weight) (bare, error) {
-	c, err := b.create(ctx, st, pattern)
-	if err != nil {
-		return bare{}, err
+// prepare makes the pattern, weighs what is in it, boots everything once unmeasured, and has warm creates prepared.
+func (r *run) prepare(ctx context.Context, w *Weight) error {
+	if err := banger(ctx, &r.idle, "status"); err != nil {
+		return err
 	}
-	var ping api.Ping
-	if err := banger(ctx, &ping, "vm", "ping", pattern); err != nil {
-		return bare{}, err
+	r.layout = vm.Layout{State: r.idle.StateDir}
+	var img api.Image
+	if err := banger(ctx, &img, "image", "show", r.Image); err != nil {
+		return err
 	}
-	if err := banger(ctx, nil, "vm", "kill", pattern); err != nil {
-		return bare{}, err
-	}
-	layout := vm.Layout{State: st.StateDir}
-	id := vm.ID(c.Operation.Subject)
-	initrd, err := os.Stat(filepath.Join(layout.Jail(id), vm.FileInitrd))
-	if err != nil {
-		return bare{}, err
-	}
-	program, err := exec.LookPath("banger-agent")
-	if err != nil {
-		return bare{}, err
-	}
-	agent, err := os.Stat(program)
-	if err != nil {
-		return bare{}, err
-	}
-	w.Agent, w.Initrd, w.AgentBinary = ping.AgentRSS, initrd.Size(), agent.Size()
-	floor, err := newBare(layout, st.Instance, id, b.Work)
-	if err != nil {
-		return bare{}, err
-	}
-	_, err = b.boot(ctx, floor)
-	return floor, err
-}
-
-// round measures one of each. Which comes first alternates, so that a machine that gets slower or
-// faster favours neither.
-func (b Bench) round(ctx context.Context, st api.Status, floor bare, i int) (Round, error) {
-	var r Round
-	create := func() (err error) {
-		name := "bench-" + strconv.Itoa(i)
-		if r.Create, err = b.create(ctx, st, name); err != nil {
+	r.ssh = slices.ContainsFunc(img.Services, func(s image.Service) bool { return s.Port == 22 })
+	return r.insist(ctx, "", func() error {
+		c, err := r.create(ctx, pattern, "--cold")
+		if err != nil {
 			return err
 		}
-		return banger(ctx, nil, "vm", "delete", "--now", "--force", name)
-	}
-	boot := func() (err error) {
-		r.Bare, err = b.boot(ctx, floor)
-		return err
-	}
-	order := []func() error{create, boot}
-	if i%2 == 1 {
-		order = []func() error{boot, create}
-	}
-	for _, measure := range order {
-		if err := measure(); err != nil {
-			return r, err
+		var ping api.Ping
+		if err := banger(ctx, &ping, "vm", "ping", pattern); err != nil {
+			return err
 		}
-	}
-	return r, nil
+		if err := banger(ctx, nil, "vm", "kill", pattern); err != nil {
+			return err
+		}
+		id := vm.ID(c.Operation.Subject)
+		initrd, err := os.Stat(filepath.Join(r.layout.Jail(id), vm.FileInitrd))
+		if err != nil {
+			return err
+		}
+		program, err := exec.LookPath("banger-agent")
+		if err != nil {
+			return err
+		}
+		agent, err := os.Stat(program)
+		if err != nil {
+			return err
+		}
+		w.Agent, w.Initrd, w.AgentBinary = ping.AgentRSS, initrd.Size(), agent.Size()
+		if r.floor, err = newBare(r.layout, r.idle.Instance, id, r.Work); err != nil {
+			return err
+		}
+		if _, err := r.floor.boot(ctx); err != nil {
+			return err
+		}
+		return warm(ctx, r.layout, r.Image, r.Memory)
+	})
 }
 
-func (b Bench) boot(ctx context.Context, floor bare) (took Bare, err error) {
-	err = b.insist(func() (err error) {
-		unix.Sync() // nobody pays for what was written before
-		took, err = floor.boot(ctx)
+// verifyInterval is how often is looked whether a golden snapshot was verified.
+const verifyInterval = 200 * time.Millisecond
+
+// warm has creates be warm from now on. It returns once nothing more is done for that: the daemon verifies a golden
+// snapshot in the background, which takes as much of the processor as a boot.
+func warm(ctx context.Context, layout vm.Layout, image, memory string) error {
+	if err := banger(ctx, nil, "image", "warm", image, "--memory", memory); err != nil {
 		return err
+	}
+	tick := time.NewTicker(verifyInterval)
+	defer tick.Stop()
+	for {
+		verified, err := verified(layout.Golden())
+		if err != nil || verified {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// verified reports whether all golden snapshots were.
+func verified(golden string) (bool, error) {
+	all, err := filepath.Glob(filepath.Join(golden, "*", snapshot.FileManifest))
+	if err != nil {
+		return false, err
+	}
+	for _, file := range all {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return false, err
+		}
+		var m snapshot.Manifest
+		if err := json.Unmarshal(text, &m); err != nil || m.MemorySHA256 == "" {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// round measures everything once.
+func (r *run) round(ctx context.Context, i int) (m Round, err error) {
+	name := "bench-" + strconv.Itoa(i)
+	err = r.insist(ctx, pattern, func() error {
+		m = Round{Verbs: map[Name]Verb{}}
+		return r.measure(ctx, name, i%2 == 1, &m)
 	})
-	return took, err
+	return m, err
+}
+
+// measure has one VM live its whole life, beside a bare boot, and others go on from snapshots.
+func (r *run) measure(ctx context.Context, name string, bareFirst bool, m *Round) error {
+	do := func(verb Name, measured func() (Verb, error)) (err error) {
+		unix.Sync() // nobody pays for what was written before
+		m.Verbs[verb], err = measured()
+		return err
+	}
+	cold := func() error {
+		return do(ColdCreate, func() (Verb, error) { return r.create(ctx, name, "--cold") })
+	}
+	boot := func() (err error) {
+		unix.Sync()
+		m.Bare, err = r.floor.boot(ctx)
+		return err
+	}
+	// Which comes first alternates, so that a machine that gets slower or faster favours neither.
+	pair := []func() error{cold, boot}
+	if bareFirst {
+		slices.Reverse(pair)
+	}
+	for _, measured := range pair {
+		if err := measured(); err != nil {
+			return err
+		}
+	}
+	if err := do(Stop, func() (Verb, error) { return verb(ctx, &outcomes{}, "vm", "stop", name) }); err != nil {
+		return err
+	}
+	// Nothing else writes to the disk now.
+	var err error
+	if m.Growth, err = r.growth(ctx, name+"-disk"); err != nil {
+		return err
+	}
+	if err := do(Start, func() (Verb, error) { return r.guest(ctx, name, &outcomes{}, "vm", "start", name) }); err != nil {
+		return err
+	}
+	fork := name + "-fork"
+	if err := do(Fork, func() (Verb, error) { return r.guest(ctx, fork, &forked{}, "vm", "fork", name, fork) }); err != nil {
+		return err
+	}
+	if err := errors.Join(remove(ctx, fork), banger(ctx, nil, "vm", "kill", name)); err != nil {
+		return err
+	}
+	if err := do(Delete, func() (Verb, error) { return verb(ctx, &outcomes{}, "vm", "delete", "--now", name) }); err != nil {
+		return err
+	}
+	if err := do(WarmCreate, func() (Verb, error) { return r.create(ctx, name+"-warm") }); err != nil {
+		return err
+	}
+	return remove(ctx, name+"-warm")
+}
+
+// remove destroys VMs, running or not.
+func remove(ctx context.Context, names ...string) error {
+	return banger(ctx, nil, append([]string{"vm", "delete", "--now", "--force", "--yes"}, names...)...)
+}
+
+// answer is what a command prints that carries out one operation.
+type answer interface {
+	// operation is what it told of, with the VM that it is about.
+	operation() (op.Operation, vm.ID, error)
+}
+
+// created is the answer of a create. Whether it is to be warm is asked for.
+type created struct {
+	VM        api.VM       `json:"vm"`
+	Operation op.Operation `json:"operation"`
+	warm      bool
+}
+
+func (c *created) operation() (op.Operation, vm.ID, error) {
+	if c.VM.Warm != c.warm {
+		return c.Operation, c.VM.ID, fault.New(fault.Internal, "warm is %v", c.VM.Warm).WithOp("measure a create", c.VM.Name).
+			WithDetail(strings.Join(c.Operation.Warnings, "\n"))
+	}
+	return c.Operation, c.VM.ID, nil
+}
+
+// forked is the answer of a fork.
+type forked struct {
+	VMs       []api.VM     `json:"vms"`
+	Operation op.Operation `json:"operation"`
+}
+
+func (f *forked) operation() (op.Operation, vm.ID, error) {
+	if len(f.VMs) != 1 {
+		return f.Operation, "", fault.New(fault.Internal, "%d VMs came of it", len(f.VMs)).WithOp("measure a fork", "")
+	}
+	return f.Operation, f.VMs[0].ID, nil
+}
+
+// outcomes is the answer of a verb that could have been told of several VMs.
+type outcomes []struct {
+	Operation *op.Operation `json:"operation"`
+}
+
+func (all *outcomes) operation() (op.Operation, vm.ID, error) {
+	if len(*all) != 1 || (*all)[0].Operation == nil {
+		return op.Operation{}, "", fault.New(fault.Internal, "the command tells of no operation").WithOp("measure a verb", "")
+	}
+	o := *(*all)[0].Operation
+	return o, vm.ID(o.Subject), nil
 }
 
 // create makes a VM that stays.
-func (b Bench) create(ctx context.Context, st api.Status, name string) (c Create, err error) {
-	err = b.insist(func() (err error) {
-		unix.Sync()
-		c, err = b.attempt(ctx, name)
-		failed := vm.Layout{State: st.StateDir}.Failed()
-		if err != nil && scripts.BrokenGuest(failed) != "" {
-			return errors.Join(errBroken, os.RemoveAll(failed))
-		}
-		return err
-	})
-	return c, err
+func (r *run) create(ctx context.Context, name string, more ...string) (Verb, error) {
+	args := append([]string{"vm", "create", name, "--image", r.Image, "--memory", r.Memory}, more...)
+	return r.guest(ctx, name, &created{warm: len(more) == 0}, args...)
 }
 
-func (b Bench) attempt(ctx context.Context, name string) (Create, error) {
+// guest carries out a verb that starts a guest.
+func (r *run) guest(ctx context.Context, name string, said answer, args ...string) (Verb, error) {
+	var before, now api.Status
+	if err := banger(ctx, &before, "status"); err != nil {
+		return Verb{}, err
+	}
+	v, err := verb(ctx, said, args...)
+	if err != nil {
+		return v, err
+	}
+	if r.ssh {
+		if _, err := command(ctx, "vm", "ssh", name, "--", "true"); err != nil {
+			return v, err
+		}
+		v.SSH = time.Since(v.Operation.Created)
+	}
+	if err := banger(ctx, &now, "status"); err != nil {
+		return v, err
+	}
+	_, id, err := said.operation()
+	if err != nil {
+		return v, err
+	}
+	at, err := commitsAt(now.Log, id)
+	if err != nil {
+		return v, err
+	}
+	v.CommitsBefore = at - before.Commits
+	v.Hypervisor, err = lastStart(r.layout.FirecrackerLog(id))
+	return v, err
+}
+
+// verb runs a command that carries out one operation.
+func verb(ctx context.Context, said answer, args ...string) (Verb, error) {
 	var before, after api.Status
 	if err := banger(ctx, &before, "status"); err != nil {
-		return Create{}, err
-	}
-	var made struct {
-		VM        api.VM       `json:"vm"`
-		Operation op.Operation `json:"operation"`
+		return Verb{}, err
 	}
 	daemon, err := proc.Identify(before.PID)
 	if err != nil {
-		return Create{}, err
+		return Verb{}, err
 	}
 	used, err := proc.CPUTime(daemon, "")
 	if err != nil {
-		return Create{}, err
+		return Verb{}, err
 	}
 	begun := time.Now()
-	cpu, err := run(ctx, &made, "vm", "create", name, "--image", b.Image, "--memory", b.Memory)
+	p, err := command(ctx, append(args, "-o", "json")...)
 	if err != nil {
-		return Create{}, err
+		return Verb{}, err
 	}
-	c := Create{Command: time.Since(begun), Operation: made.Operation, CommandCPU: cpu}
+	v := Verb{Command: time.Since(begun), CommandCPU: p.cpu}
 	now, err := proc.CPUTime(daemon, "")
 	if err != nil {
-		return Create{}, err
+		return v, err
 	}
-	c.DaemonCPU = now - used
-	if err := banger(ctx, &after, "status"); err != nil {
-		return Create{}, err
+	v.DaemonCPU = now - used
+	if err := json.Unmarshal(p.said, said); err != nil {
+		return v, err
 	}
-	c.Commits, c.Children = after.Commits-before.Commits, after.Children-before.Children
-	at, err := commitsAt(after.Log, made.VM.ID)
-	if err != nil {
-		return Create{}, err
+	if v.Operation, _, err = said.operation(); err != nil {
+		return v, err
 	}
-	c.CommitsBefore = at - before.Commits
-	c.Hypervisor, err = firstWord(made.VM.Logs.Firecracker)
-	return c, err
+	err = banger(ctx, &after, "status")
+	v.Commits, v.Children = after.Commits-before.Commits, after.Children-before.Children
+	return v, err
 }
 
-// insist tries again where the emulator broke a guest, and tells.
-func (b Bench) insist(try func() error) error {
+// growth makes one more VM, and looks at the disk as its operation goes on.
+func (r *run) growth(ctx context.Context, name string) (g Growth, err error) {
+	memory, err := vm.ParseSize(r.Memory)
+	if err != nil {
+		return g, err
+	}
+	unix.Sync()
+	free, _, err := block.Space(r.layout.State)
+	if err != nil {
+		return g, err
+	}
+	c := client.New(r.idle.Socket)
+	defer c.CloseIdle()
+	o, err := c.CreateVM(ctx, api.CreateVM{Name: name, Image: r.Image, Memory: memory})
+	if err != nil {
+		return g, err
+	}
+	seen := false
+	var looking error
+	last, err := c.Follow(ctx, o.ID, func(o op.Operation) {
+		starts := slices.ContainsFunc(o.Stages, func(s op.Stage) bool { return s.Name == stageRestore || s.Name == stageHypervisor })
+		if !starts || seen {
+			return
+		}
+		seen = true
+		now, _, err := block.Space(r.layout.State)
+		g.BeforeStart, looking = free-now, err
+	})
+	if err == nil && last.Error != nil {
+		err = last.Error
+	}
+	if err := errors.Join(err, looking); err != nil {
+		return g, err
+	}
+	now, _, err := block.Space(r.layout.State)
+	if err != nil {
+		return g, err
+	}
+	g.UntilReady = free - now
+	return g, remove(ctx, name)
+}
+
+// insist tries again where the emulator broke a guest, and tells. What the try has made is removed, but for VMs
+// whose names begin with a word.
+func (r *run) insist(ctx context.Context, but string, try func() error) error {
 	for left := attempts - 1; ; left-- {
 		err := try()
-		if !errors.Is(err, errBroken) || left == 0 {
+		if err == nil || left == 0 {
 			return err
 		}
-		fmt.Fprintln(b.Log, "again:", err)
+		broken := errors.Is(err, errBroken)
+		for _, logs := range []string{r.layout.Failed(), r.layout.VMs()} {
+			broken = broken || scripts.BrokenGuest(logs) != ""
+		}
+		if !broken {
+			return err
+		}
+		fmt.Fprintln(r.Log, "again:", errBroken)
+		if err := errors.Join(os.RemoveAll(r.layout.Failed()), sweep(ctx, but)); err != nil {
+			return err
+		}
 	}
+}
+
+// sweep removes all VMs, but for those whose names begin with a word, unless that is empty.
+func sweep(ctx context.Context, but string) error {
+	var all []api.VM
+	if err := banger(ctx, &all, "vm", "list"); err != nil {
+		return err
+	}
+	var gone []string
+	for _, v := range all {
+		if but == "" || !strings.HasPrefix(v.Name, but) {
+			gone = append(gone, v.Name)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return remove(ctx, gone...)
 }
 
 // banger runs the real command and decodes what it prints, unless into is nil.
 func banger(ctx context.Context, into any, args ...string) error {
-	_, err := run(ctx, into, args...)
-	return err
+	p, err := command(ctx, append(args, "-o", "json")...)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal(p.said, into)
 }
 
-// run does that, and returns the CPU time that the command took.
-func run(ctx context.Context, into any, args ...string) (time.Duration, error) {
+// printed is what a command printed, and the CPU time that it took.
+type printed struct {
+	said []byte
+	cpu  time.Duration
+}
+
+func command(ctx context.Context, args ...string) (printed, error) {
 	var out, said bytes.Buffer
-	c := exec.CommandContext(ctx, "banger", append(args, "-o", "json")...)
+	c := exec.CommandContext(ctx, "banger", args...)
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {
-		return 0, fault.New(fault.Internal, "%w", err).WithOp("run", "banger "+strings.Join(args, " ")).WithDetail(said.String())
+		return printed{}, fault.New(fault.Internal, "%w", err).WithOp("run", "banger "+strings.Join(args, " ")).WithDetail(said.String())
 	}
-	cpu := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-	if into == nil {
-		return cpu, nil
-	}
-	return cpu, json.Unmarshal(out.Bytes(), into)
+	return printed{out.Bytes(), c.ProcessState.UserTime() + c.ProcessState.SystemTime()}, nil
 }

@@ -1,10 +1,8 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"time"
 
@@ -41,16 +39,23 @@ func commitsIn(log []byte, id vm.ID) (int64, error) {
 	return commits, nil
 }
 
-// firstWord is when Firecracker wrote the first line of its log, on the host's clock in UTC.
-func firstWord(log string) (time.Time, error) {
-	f, err := os.Open(log)
+// lastStart is when Firecracker wrote the first line of its log of the newest start, on the host's clock in UTC.
+func lastStart(log string) (at time.Time, err error) {
+	text, err := os.ReadFile(log)
 	if err != nil {
-		return time.Time{}, err
+		return at, err
 	}
-	defer f.Close()
-	line, err := bufio.NewReader(f).ReadString(' ')
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read the first line of %s: %w", log, err)
+	for line := range bytes.Lines(text) {
+		if !bytes.Contains(line, []byte("Running Firecracker")) {
+			continue
+		}
+		word, _, _ := bytes.Cut(line, []byte(" "))
+		if at, err = time.Parse("2006-01-02T15:04:05.999999999", string(word)); err != nil {
+			return at, err
+		}
 	}
-	return time.Parse("2006-01-02T15:04:05.999999999 ", line)
+	if at.IsZero() {
+		err = fault.New(fault.NotFound, "it tells of no start").WithOp("read", log)
+	}
+	return at, err
 }

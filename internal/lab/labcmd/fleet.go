@@ -41,17 +41,7 @@ root and /dev/kvm, not the lab, and works in network and mounts of its own.`,
 				return err
 			}
 			r := bench.SummarizeFleet(m)
-			if asJSON {
-				enc := json.NewEncoder(os.Stdout)
-				enc.SetIndent("", "  ")
-				err = enc.Encode(r)
-			} else {
-				err = r.Text(os.Stdout)
-			}
-			if err == nil && !r.OK {
-				return exitError(1)
-			}
-			return err
+			return tellReport(r, r.OK, asJSON)
 		},
 	}
 	f := cmd.Flags()
@@ -110,11 +100,7 @@ func measureLifecycle() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := json.Marshal(m)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(args[0], text, 0o600)
+			return hand(args[0], m)
 		},
 	}
 	cmd.Flags().IntVar(&f.VMs, "vms", 1000, "how many are made")
