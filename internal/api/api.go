@@ -70,6 +70,26 @@ type CreateVM struct {
 	Cold           bool              `json:"cold,omitempty" doc:"boot it, also where a golden snapshot could be gone on from"`
 }
 
+// ForkVM asks for VMs that begin where another stands.
+type ForkVM struct {
+	Name  string `json:"name,omitempty" doc:"of the fork, or what the names of several begin with; the VM's when empty"`
+	Count int    `json:"count,omitempty" doc:"how many, 1 when zero"`
+}
+
+// MakeCheckpoint asks to keep a running VM as it is.
+type MakeCheckpoint struct {
+	Name string `json:"name" doc:"at most 63 lower-case letters, digits, dots and hyphens"`
+}
+
+// Checkpoint is what a VM can be taken back to.
+type Checkpoint struct {
+	Name    string       `json:"name"`
+	Created time.Time    `json:"created"`
+	Spec    vm.Spec      `json:"spec" doc:"what the VM had"`
+	Size    int64        `json:"size" doc:"bytes that its memory occupies of the disk"`
+	Error   *fault.Error `json:"error,omitempty" doc:"why the VM cannot be taken back to it"`
+}
+
 // StopVM asks for an orderly shutdown. When the guest is not down in time it is killed.
 type StopVM struct {
 	Timeout time.Duration `json:"timeout,omitempty" doc:"nanoseconds; the daemon's default when zero"`
@@ -197,6 +217,7 @@ type Status struct {
 	Log         string         `json:"log"`
 	Subnet      string         `json:"subnet,omitempty"`
 	Bridge      string         `json:"bridge"`
+	SpareTAPs   SpareTAPs      `json:"spare_taps"`
 	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
 	VMs         map[string]int `json:"vms" doc:"count by state"`
 	Images      int            `json:"images"`
@@ -206,6 +227,12 @@ type Status struct {
 	Children    int64          `json:"children" doc:"child processes since start"`
 	Goroutines  int            `json:"goroutines"`
 	Rebuilt     *Rebuilt       `json:"rebuilt,omitempty" doc:"when this daemon had to make its database anew"`
+}
+
+// SpareTAPs tells of the TAPs that are kept ready while VMs run.
+type SpareTAPs struct {
+	Idle int `json:"idle" doc:"that no VM has"`
+	Size int `json:"size" doc:"how many are to be idle while a VM runs; 0 keeps none"`
 }
 
 // Rebuilt tells of a database that was damaged or missing, and was made anew of the VMs' own descriptions.

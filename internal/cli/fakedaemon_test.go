@@ -285,6 +285,7 @@ func (f *fake) routes() http.Handler {
 		handle("POST /v1/vms/{vm}/"+verb, func(r *http.Request) (any, error) { return f.power(verb, r.PathValue("vm"), false) })
 	}
 	handle("PATCH /v1/vms/{vm}", f.set)
+	f.snapshots(handle)
 	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
 	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
 	handle("GET /v1/system/df", func(*http.Request) (any, error) { return diskUsage(), nil })

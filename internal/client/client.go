@@ -245,6 +245,32 @@ func (c *Client) AdoptVM(ctx context.Context, r api.AdoptVM) (op.Operation, erro
 	return call[op.Operation](ctx, c, http.MethodPost, "/v1/repair/adopt", r)
 }
 
+// ForkVM begins to make VMs of another.
+func (c *Client) ForkVM(ctx context.Context, selector string, r api.ForkVM) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, below("vms", selector, "/fork"), r)
+}
+
+// Checkpoints lists what a VM can be taken back to, by name.
+func (c *Client) Checkpoints(ctx context.Context, selector string) ([]api.Checkpoint, error) {
+	return call[[]api.Checkpoint](ctx, c, http.MethodGet, below("vms", selector, "/checkpoints"), nil)
+}
+
+// MakeCheckpoint begins to keep a running VM as it is.
+func (c *Client) MakeCheckpoint(ctx context.Context, selector string, r api.MakeCheckpoint) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, below("vms", selector, "/checkpoints"), r)
+}
+
+// RestoreCheckpoint begins to take a VM back.
+func (c *Client) RestoreCheckpoint(ctx context.Context, selector, name string) (op.Operation, error) {
+	return call[op.Operation](ctx, c, http.MethodPost, below("vms", selector, "/checkpoints/"+url.PathEscape(name)+"/restore"), nil)
+}
+
+// DeleteCheckpoint removes one.
+func (c *Client) DeleteCheckpoint(ctx context.Context, selector, name string) error {
+	_, err := call[struct{}](ctx, c, http.MethodDelete, below("vms", selector, "/checkpoints/"+url.PathEscape(name)), nil)
+	return err
+}
+
 // Trash lists the caller's deleted VMs, the latest first.
 func (c *Client) Trash(ctx context.Context) ([]api.Trashed, error) {
 	return call[[]api.Trashed](ctx, c, http.MethodGet, "/v1/trash", nil)

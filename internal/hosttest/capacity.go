@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"context"
+	"path/filepath"
 
 	"banger/internal/admission"
 	"banger/internal/vm"
@@ -46,9 +47,12 @@ func (h *Host) Space() (admission.Space, error) {
 }
 
 // Allocated implements lifecycle.Capacity.
-func (h *Host) Allocated(string) (int64, error) {
+func (h *Host) Allocated(path string) (int64, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if filepath.Base(path) == vm.FileRootCow && !h.has(path) {
+		return 0, nil // as in an image
+	}
 	return h.room.File, nil
 }
 

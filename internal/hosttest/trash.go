@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -19,6 +20,21 @@ func (h *Host) Discard(id vm.ID) error {
 		delete(h.dirs, id)
 		h.trash[id] = files
 	}
+	return nil
+}
+
+// Exchange implements lifecycle.Dirs.
+func (h *Host) Exchange(a, b vm.ID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("exchange jails"); err != nil {
+		return err
+	}
+	one, other := h.dirs[a], h.dirs[b]
+	if one == nil || other == nil {
+		return fmt.Errorf("exchange: %w", fs.ErrNotExist)
+	}
+	h.dirs[a], h.dirs[b] = other, one
 	return nil
 }
 

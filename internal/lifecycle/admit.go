@@ -52,7 +52,7 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now
 	if err := m.admitMemory(all, v); err != nil {
 		return nil, err
 	}
-	copies, err := m.copies(v, img)
+	copies, err := m.copied(v, m.layout.Image(img.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -66,22 +66,6 @@ func (m *Manager) admitNew(ctx context.Context, v vm.VM, img image.Manifest, now
 		warnings = append(warnings, warning)
 	}
 	return warnings, err
-}
-
-// copies is what a new VM's disks take at once, in bytes.
-func (m *Manager) copies(v vm.VM, img image.Manifest) (int64, error) {
-	if m.Capacity.Shares() && v.RootBackend != vm.RootCopy {
-		return 0, nil
-	}
-	dir := m.layout.Image(img.ID)
-	var paths []string
-	if v.RootBackend != vm.RootSnapshot {
-		paths = append(paths, filepath.Join(dir, image.FileRoot))
-	}
-	if !m.Capacity.Shares() {
-		paths = append(paths, filepath.Join(dir, image.FileWorkSeed))
-	}
-	return m.allocated(paths...)
 }
 
 // growth is how much VMs' disks may yet take beyond what they have, in bytes. m.admitting is held.
@@ -211,6 +195,19 @@ func (m *Manager) refuses(lack string, err error) error {
 		m.Refused(lack)
 	}
 	return err
+}
+
+// copied is what copies of a VM's disks in a directory occupy at once, in bytes: nothing where a clone shares its blocks.
+// The directory is an image's, a jail or a snapshot's.
+func (m *Manager) copied(v vm.VM, dir string) (int64, error) {
+	var paths []string
+	if !m.Capacity.Shares() || v.RootBackend == vm.RootCopy {
+		paths = append(paths, filepath.Join(dir, v.RootFile()))
+	}
+	if !m.Capacity.Shares() {
+		paths = append(paths, filepath.Join(dir, vm.FileWorkDisk))
+	}
+	return m.allocated(paths...)
 }
 
 func (m *Manager) allocated(paths ...string) (sum int64, err error) {

@@ -26,13 +26,13 @@ func (m *Manager) boot(ctx context.Context, job *op.Job, v vm.VM) error {
 	if v, _, err = m.bootGuest(ctx, job, v, b); err != nil {
 		return err
 	}
-	return m.runs(ctx, job, v)
+	return m.runs(ctx, v, ending(job))
 }
 
-// runs commits that the guest is ready, and that this is the end of the operation.
-func (m *Manager) runs(ctx context.Context, job *op.Job, v vm.VM) error {
+// runs commits that the guest is ready, and with it the end of the operation where there is no more to it.
+func (m *Manager) runs(ctx context.Context, v vm.VM, o *op.Operation) error {
 	v.State, v.Reason, v.Started = vm.Running, "", time.Now()
-	return m.commit(ctx, vm.Change{VM: v, Op: ending(job)})
+	return m.commit(ctx, vm.Change{VM: v, Op: o})
 }
 
 // bootGuest starts the hypervisor and returns once the guest is ready and its process committed.

@@ -26,6 +26,8 @@ type CreateRequest struct {
 	Restart        vm.Restart
 	AuthorizedKeys []string
 	Cold           bool // boot it, also where a snapshot of a booted guest could be gone on from
+
+	rootBackend vm.RootBackend // as what it is made of has it; empty leaves it to the host
 }
 
 // Create validates the request, commits its intent and begins the operation that makes the VM and
@@ -131,7 +133,7 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 	v := vm.VM{
 		ID: id, Name: req.Name, Owner: caller.UID, Labels: req.Labels, Arch: img.Arch,
 		Image: vm.ImageRef{ID: img.ID, Name: img.Name}, Spec: spec, Timezone: timezone, Locale: locale,
-		Desired: vm.Running, State: vm.Creating, Restart: req.Restart,
+		Desired: vm.Running, State: vm.Creating, Restart: req.Restart, RootBackend: req.rootBackend,
 		Access: vm.Access{
 			AuthorizedKeys: req.AuthorizedKeys,
 			HostKey:        host.Public, HostKeyPrivate: host.Private,
@@ -203,10 +205,10 @@ func (m *Manager) create(ctx context.Context, job *op.Job, v vm.VM) error {
 }
 
 // furnish makes a new VM's directory, and side by side what lives as long as the VM, from a snapshot's directory or
-// the image, and what its start needs.
+// the image, and what its start needs. Nil is for one that is not to be started.
 func (m *Manager) furnish(ctx context.Context, job *op.Job, v vm.VM, from string, up group) error {
 	directory := step{"directory", func(context.Context, feature.Report) error { return m.dirs.Make(v.ID) }}
-	return run(ctx, job, group{directory}, append(m.provision(v, from), up...))
+	return run(ctx, job, group{directory}, append(m.provision(v, from, up != nil), up...))
 }
 
 // undoCreate removes everything that a failed create had made, the VM's directory and row with it:
@@ -214,22 +216,27 @@ func (m *Manager) furnish(ctx context.Context, job *op.Job, v vm.VM, from string
 func (m *Manager) undoCreate(job *op.Job, v vm.VM, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
-	cause = m.explain(v, cause)
-	if f := fault.From(cause); len(f.Logs) > 0 {
-		// The directory goes, but what explains the failure must outlive it.
-		kept, err := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID))
-		if err != nil {
-			m.log.Warn("keep logs of a failed create", "vm", v.Name, "error", err)
-		}
-		moved := *f
-		moved.Logs = kept
-		cause = &moved
-	}
+	cause = m.keptLogs(v, job, m.explain(v, cause))
 	if err := m.erase(ctx, v, m.failed(job, cause)); err != nil {
 		m.log.Error("undo create", "vm", v.Name, "id", v.ID, "error", err)
 		return fault.From(cause).WithHint("its remains could not be removed and will be at the daemon's next start: %v", err)
 	}
 	return cause
+}
+
+// keptLogs is an error whose logs outlive the VM's directory, which goes.
+func (m *Manager) keptLogs(v vm.VM, job *op.Job, err error) error {
+	f := fault.From(err)
+	if len(f.Logs) == 0 {
+		return err
+	}
+	kept, kerr := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID))
+	if kerr != nil {
+		m.log.Warn("keep the logs of a failed create", "vm", v.Name, "error", kerr)
+	}
+	moved := *f
+	moved.Logs = kept
+	return &moved
 }
 
 // erase takes down all that a VM holds, puts its directory where it is to go, and commits its absence.

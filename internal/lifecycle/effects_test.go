@@ -78,6 +78,11 @@ func verbs() []verb {
 			w.host.Revive()
 		}
 	}
+	// beside has another VM run, and TAPs kept ready while one does.
+	beside := func(w *world) {
+		w.host.KeepSpares(2)
+		w.must(w.create("other"))
+	}
 	creates := func(w *world) error { return w.create("dev") }
 	starts := func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }
 	stops := func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }
@@ -109,10 +114,25 @@ func verbs() []verb {
 		}
 	}
 	plantedDevice := func(w *world) { created(w); w.host.PlantDevice("banger-ab12-ffffffffffff") }
+	forks := func(w *world) error {
+		return w.end(w.m.Fork(w.t.Context(), alice, "dev", lifecycle.ForkRequest{Count: 2}))
+	}
+	keeps := func(w *world) error { return w.end(w.m.Checkpoint(w.t.Context(), alice, "dev", "before")) }
+	rollsBack := func(w *world) error { return w.end(w.m.Rollback(w.t.Context(), alice, "dev", "before")) }
+	checkpointed := func(w *world) { created(w); w.must(keeps(w)) }
 	return []verb{
+		{"fork", "dev", created, forks, forkSettled},
+		{"fork stopped", "dev", stopped, forks, forkSettled},
+		{"checkpoint", "dev", created, keeps, warmSettled},
+		{"rollback", "dev", checkpointed, rollsBack, rollbackSettled},
+		{"rollback stopped", "dev", func(w *world) { checkpointed(w); w.must(stops(w)) }, rollsBack, rollbackSettled},
 		{"image warm", "debian:12", nothing, warms, warmSettled},
 		{"create warm", "dev", warmed, creates, warmSettled},
 		{"create of an altered snapshot", "dev", altered, creates, warmSettled},
+		{"fork over a device", "dev", over(created), forks, forkSettled},
+		{"fork stopped over a device", "dev", over(stopped), forks, forkSettled},
+		{"checkpoint over a device", "dev", over(created), keeps, warmSettled},
+		{"rollback over a device", "dev", over(checkpointed), rollsBack, rollbackSettled},
 		{"create over a device", "dev", over(nothing), creates, settled},
 		{"start over a device", "dev", over(stopped), starts, settled},
 		{"stop over a device", "dev", over(created), stops, settled},
@@ -131,6 +151,10 @@ func verbs() []verb {
 		{"daemon's start after half a delete", "dev", interrupted(created, deletes, "commit deleting"), begins, settled},
 		{"daemon's start after half a restore", "dev", interrupted(deleted, restores, "commit intent"), begins, settled},
 		{"create", "dev", nothing, creates, settled},
+		{"create of a spare TAP", "dev", beside, creates, besideSettled},
+		{"delete of the last beside spare TAPs", "other", beside, func(w *world) error {
+			return w.end(w.m.Delete(w.t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true}))
+		}, besideSettled},
 		{"start", "dev", stopped, starts, settled},
 		{"stop", "dev", created, stops, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
@@ -249,6 +273,15 @@ func settled(t *testing.T, w *world) {
 	w.holds()
 }
 
+// besideSettled takes the other VM away where it is there, and then checks as settled does.
+func besideSettled(t *testing.T, w *world) {
+	t.Helper()
+	if _, err := w.m.Find(t.Context(), alice, "other"); err == nil {
+		w.must(w.end(w.m.Delete(t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true})))
+	}
+	settled(t, w)
+}
+
 // adopted checks that dev is known or can be adopted still, and then as settled does.
 func adopted(t *testing.T, w *world) {
 	t.Helper()
@@ -268,9 +301,54 @@ func broughtBack(t *testing.T, w *world) {
 // warmSettled checks that there is no half a snapshot, and then as settled does.
 func warmSettled(t *testing.T, w *world) {
 	t.Helper()
+	w.fill(vm.TiB) // what stands still for no reason goes on
 	w.must(w.m.Idle(t.Context()))
 	if text := w.host.Text(); strings.Contains(text, "not sealed") {
 		t.Errorf("half a snapshot is left:\n%s", text)
+	}
+	w.host.LoseSnapshots()
+	settled(t, w)
+}
+
+// forkSettled checks that the forks are whole or gone and nothing is left of what they were made of, and then as
+// settled does.
+func forkSettled(t *testing.T, w *world) {
+	t.Helper()
+	w.fill(vm.TiB) // what stands still for no reason goes on
+	w.must(w.m.Idle(t.Context()))
+	if text := w.host.Text(); strings.Contains(text, "snapshot") {
+		t.Errorf("what was forked from is left:\n%s", text)
+	}
+	all, err := w.m.List(t.Context(), root)
+	w.must(err)
+	for _, v := range all {
+		if v.Name != "dev" {
+			if v.State != vm.Running {
+				t.Errorf("%s is left %s", v.Name, v.State)
+			}
+			w.must(w.end(w.m.Delete(t.Context(), alice, v.Name, lifecycle.DeleteRequest{Force: true, Now: true})))
+		}
+	}
+	settled(t, w)
+}
+
+// rollbackSettled checks that nothing is lost: that there is one VM with the disks of one of the two, and in the trash
+// at most the other's. Then as settled does.
+func rollbackSettled(t *testing.T, w *world) {
+	t.Helper()
+	w.must(w.m.Idle(t.Context()))
+	trash := w.m.Trash(root)
+	if len(trash) > 1 {
+		t.Errorf("the trash holds %d VMs", len(trash))
+	}
+	if w.find("dev").State == vm.Stopped {
+		w.must(w.end(w.m.Start(t.Context(), alice, "dev"))) // its jail may be new
+	}
+	for _, v := range trash {
+		if v.Name != "dev-before-before" {
+			t.Errorf("the trash holds %s", v.Name)
+		}
+		w.must(w.end(w.m.Destroy(alice, string(v.ID))))
 	}
 	w.host.LoseSnapshots()
 	settled(t, w)

@@ -95,19 +95,27 @@ func (m *Manager) guestIn(v vm.VM) feature.Guest {
 }
 
 // provision lists the once-only steps of every feature, which begin with a snapshot's directory or, where from
-// is "", with the image.
-func (m *Manager) provision(v vm.VM, from string) group {
+// is "", with the image. What is to be started goes on with what every start needs of the feature.
+func (m *Manager) provision(v vm.VM, from string, start bool) group {
 	var g group
 	for _, f := range m.features {
-		if p, ok := f.(feature.Provisioner); ok {
-			g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error { return p.Provision(ctx, v, from, report) }})
+		p, ok := f.(feature.Provisioner)
+		if !ok {
+			continue
 		}
+		g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error {
+			err := p.Provision(ctx, v, from, report)
+			if u, ok := f.(feature.Upper); ok && start && err == nil {
+				err = u.Up(ctx, v, report)
+			}
+			return err
+		}})
 	}
 	return g
 }
 
-// up lists the steps that every start needs. skip leaves out features that were provisioned just
-// now and whose Up would only look at what Provision made.
+// up lists the steps that every start needs. provisioned leaves out features that are provisioned just
+// now: they come up with that.
 func (m *Manager) up(v vm.VM, provisioned bool) group {
 	var g group
 	for _, f := range m.features {

@@ -190,10 +190,14 @@ func (m *Manager) guestOf(ctx context.Context, caller vm.Caller, selector string
 	}
 	l := m.liveOf(v.ID)
 	if l == nil {
-		return v, nil, fault.New(fault.Unavailable, "its hypervisor runs, but this daemon has no hold of it").WithOp("reach VM", v.Name).
-			WithHint("see the daemon's log; `banger vm kill %s` ends it", v.Name)
+		return v, nil, notHeld(v, "reach VM")
 	}
 	return v, l.agent(), nil
+}
+
+func notHeld(v vm.VM, what string) error {
+	return fault.New(fault.Unavailable, "its hypervisor runs, but this daemon has no hold of it").WithOp(what, v.Name).
+		WithHint("see the daemon's log; `banger vm kill %s` ends it", v.Name)
 }
 
 func notRunning(v vm.VM, what string) error {

@@ -91,6 +91,7 @@ func unforeseen(c fault.Code) bool {
 var verbs = map[string]string{
 	KindCreate: "create VM", KindStart: "start VM", KindStop: "stop VM", KindKill: "kill VM",
 	KindDelete: "delete VM", KindEnded: "settle VM", KindRestart: "restart VM", KindAdopt: "adopt VM", KindPause: "pause VM", KindResume: "resume VM",
+	KindFork: "fork VM", KindCheckpoint: "checkpoint VM", KindRollback: "take back VM",
 	KindSet: "set VM", KindRestore: "restore VM", KindDestroy: "empty trash of VM",
 	KindPull: "pull image", KindImport: "import image", KindWarm: "warm image",
 }
@@ -115,6 +116,10 @@ const (
 	KindRestore = "vm.restore" // out of the trash
 	KindAdopt   = "vm.adopt"   // a directory that the database did not know
 	KindDestroy = "vm.destroy" // in the trash
+
+	KindFork       = "vm.fork"       // others are made of it
+	KindCheckpoint = "vm.checkpoint" // it can be taken back to how it is now
+	KindRollback   = "vm.rollback"   // it is taken back
 )
 
 // ending returns the operation as it will stand once it has ended well, for the commit that records

@@ -51,7 +51,8 @@ func (m *Manager) MindDisk(ctx context.Context) (admission.Space, error) {
 		})
 	case admission.Enough:
 		err = m.turn(ctx, KindResume, func(l *live) bool { return l.paused || l.noted }, m.resume)
-	case admission.Scarce:
+	case admission.Scarce: // what was paused for the disk waits for more; what a daemon's end left so does not
+		err = m.turn(ctx, KindResume, func(l *live) bool { return l.paused && !l.noted }, m.resume)
 	}
 	return space, err
 }

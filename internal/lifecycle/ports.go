@@ -134,6 +134,8 @@ type Dirs interface {
 	// to Discard; Restore wants it in either place, else it is fs.ErrNotExist.
 	Discard(id vm.ID) error
 	Restore(id vm.ID) error
+	// Exchange gives each of two VMs, at once, what the other has in its jail: both disks among it.
+	Exchange(a, b vm.ID) error
 	// Trashed returns the VMs in the trash as they describe themselves. One that cannot be read is part of the error,
 	// with which the others are returned.
 	Trashed() ([]vm.VM, error)

@@ -42,19 +42,30 @@ func (m *Manager) Recover(ctx context.Context) error {
 	if _, err := m.Reconcile(ctx, true); err != nil {
 		return err
 	}
-	if err := m.Snaps.Sweep(m.layout.Golden()); err != nil {
-		m.log.Error("remove what interrupted snapshots left", "error", err)
-	}
 	all, err := m.store.VMs(ctx)
 	if err != nil {
 		return err
 	}
+	m.sweepSnapshots(all)
 	for _, v := range all {
 		m.keepUp(v.ID) // it may have been due when the last daemon ended
 	}
 	m.watch.run(m.sweep)
 	m.watch.run(m.compare)
 	return nil
+}
+
+// sweepSnapshots removes what interrupted snapshots have left.
+func (m *Manager) sweepSnapshots(all []vm.VM) {
+	dirs := []string{m.layout.Golden(), m.layout.Forks()}
+	for _, v := range all {
+		dirs = append(dirs, m.layout.Checkpoints(v.ID))
+	}
+	for _, dir := range dirs {
+		if err := m.Snaps.Sweep(dir); err != nil {
+			m.log.Error("remove what interrupted snapshots left", "dir", dir, "error", err)
+		}
+	}
 }
 
 // compare reconciles from time to time.
@@ -410,6 +421,6 @@ func (m *Manager) finishStop(v vm.VM) {
 		if err != nil || v.State != vm.Stopping {
 			return err
 		}
-		return m.stop(ctx, job, v, m.StopTimeout)
+		return m.bringDown(ctx, job, v, m.StopTimeout, ending)
 	})
 }

@@ -66,6 +66,11 @@ func (m *Manager) start(ctx context.Context, job *op.Job, id vm.ID) error {
 	if err == nil {
 		return nil
 	}
+	return m.unstarted(job, v, err)
+}
+
+// unstarted commits that a start has failed, and why.
+func (m *Manager) unstarted(job *op.Job, v vm.VM, err error) error {
 	err = m.explain(v, err)
 	v.State, v.Reason = vm.Stopped, "the last start failed: "+fault.From(err).Msg
 	v = unwanted(v)
@@ -107,7 +112,7 @@ func (m *Manager) end(ctx context.Context, caller vm.Caller, selector, kind stri
 		if err := stoppable(kind, v); err != nil {
 			return err
 		}
-		return m.stop(ctx, job, v, patience)
+		return m.bringDown(ctx, job, v, patience, ending)
 	}), nil
 }
 
@@ -126,8 +131,9 @@ func stoppable(kind string, v vm.VM) error {
 	}
 }
 
-// stop brings the VM whose lock the caller holds down, with the given patience for the guest.
-func (m *Manager) stop(ctx context.Context, job *op.Job, v vm.VM, patience time.Duration) error {
+// bringDown stops the VM whose lock the caller holds, with the given patience for the guest. end is ending where that is
+// all of the operation.
+func (m *Manager) bringDown(ctx context.Context, job *op.Job, v vm.VM, patience time.Duration, end func(*op.Job) *op.Operation) error {
 	v.State, v.Desired = vm.Stopping, vm.Stopped
 	o := job.Snapshot()
 	if err := m.commit(ctx, vm.Change{VM: v, Op: &o}); err != nil {
@@ -155,7 +161,7 @@ func (m *Manager) stop(ctx context.Context, job *op.Job, v vm.VM, patience time.
 		}
 	}
 	v.State, v.Reason = vm.Stopped, ""
-	return run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, ending(job)) }}})
+	return run(ctx, job, group{{"devices", func(context.Context, feature.Report) error { return m.rest(v, end(job)) }}})
 }
 
 // shutdown asks the agent and waits for the hypervisor's end. A guest that cannot be asked, or takes

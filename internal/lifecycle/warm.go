@@ -28,10 +28,12 @@ func (m *Manager) createWarm(ctx context.Context, job *op.Job, v vm.VM) (warm bo
 	from, dir, err := m.golden(ctx, v, b)
 	if err == nil && dir != "" {
 		v.Golden = from.Name
-		err = m.goOn(ctx, job, v, b, from, dir)
+		if v, err = m.goOn(ctx, job, v, b, from, dir); err == nil {
+			return true, m.runs(ctx, v, ending(job))
+		}
 	}
 	if err == nil {
-		return dir != "", nil
+		return false, nil
 	}
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
@@ -78,24 +80,26 @@ func files(dir string) vm.Snapshot {
 }
 
 // goOn makes a new VM of a snapshot, of which nothing but its row is there.
-func (m *Manager) goOn(ctx context.Context, job *op.Job, v vm.VM, b feature.Blueprint, from snapshot.Manifest, dir string) error {
-	if err := m.furnish(ctx, job, v, dir, m.upHeld(v)); err != nil {
-		return err
+func (m *Manager) goOn(ctx context.Context, job *op.Job, v vm.VM, b feature.Blueprint, from snapshot.Manifest, dir string) (vm.VM, error) {
+	if err := m.furnish(ctx, job, v, dir, m.upHeld(v, true)); err != nil {
+		return v, err
 	}
+	return m.riseFrom(ctx, job, v, b, from, dir)
+}
+
+// riseFrom has a VM whose disks are those of a snapshot go on from there. It is committed as running by the caller.
+func (m *Manager) riseFrom(ctx context.Context, job *op.Job, v vm.VM, b feature.Blueprint, from snapshot.Manifest, dir string) (vm.VM, error) {
 	l := newLive()
 	v, err := m.rise(ctx, job, v, l,
 		step{"restore", func(ctx context.Context, _ feature.Report) error { return m.restore(ctx, l, b, files(dir)) }},
 		step{"identity", func(ctx context.Context, _ feature.Report) error { return m.identify(ctx, l, b) }})
 	if err != nil {
-		return err
+		return v, err
 	}
 	if v, err = m.catchUp(ctx, job, v, l, from); err != nil {
-		return err
+		return v, err
 	}
-	if err := run(ctx, job, m.admitHeld(v)); err != nil {
-		return err
-	}
-	return m.runs(ctx, job, v)
+	return v, run(ctx, job, m.admitHeld(v))
 }
 
 // restore opens the guest's vsock end, then has the hypervisor go on from the snapshot.
@@ -152,13 +156,12 @@ func (m *Manager) catchUp(ctx context.Context, job *op.Job, v vm.VM, l *live, fr
 	return v, nil
 }
 
-// upHeld lists the steps of a start, for a guest that is not to be heard yet, of a VM that was provisioned just now.
-func (m *Manager) upHeld(v vm.VM) group {
+// upHeld lists the steps of a start, for a guest that is not to be heard yet. provisioned is as in up.
+func (m *Manager) upHeld(v vm.VM, provisioned bool) group {
 	var g group
 	for _, f := range m.features {
 		u, ok := f.(feature.Upper)
-		_, provisioned := f.(feature.Provisioner)
-		if !ok || provisioned {
+		if _, p := f.(feature.Provisioner); !ok || p && provisioned {
 			continue
 		}
 		up := u.Up
@@ -284,12 +287,7 @@ func (m *Manager) warm(ctx context.Context, job *op.Job, v vm.VM, frozen snapsho
 	dir := filepath.Join(m.layout.Golden(), frozen.Key())
 	err := m.capture(ctx, job, v, frozen, dir)
 	if err != nil {
-		err = m.explain(v, err)
-		if kept, kerr := m.dirs.KeepLogs(v.ID, string(job.Snapshot().ID)); kerr == nil && len(fault.From(err).Logs) > 0 {
-			f := *fault.From(err)
-			f.Logs = kept
-			err = &f
-		}
+		err = m.keptLogs(v, job, m.explain(v, err))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
@@ -319,7 +317,7 @@ func (m *Manager) capture(ctx context.Context, job *op.Job, v vm.VM, frozen snap
 		return err
 	}
 	// It never comes onto the network: nobody is to hear of a machine that is none.
-	if err := m.furnish(ctx, job, v, "", m.upHeld(v)); err != nil {
+	if err := m.furnish(ctx, job, v, "", m.upHeld(v, true)); err != nil {
 		return err
 	}
 	v, l, err := m.bootGuest(ctx, job, v, b)
@@ -327,8 +325,7 @@ func (m *Manager) capture(ctx context.Context, job *op.Job, v vm.VM, frozen snap
 		return err
 	}
 	quiet := step{"quiet", func(ctx context.Context, _ feature.Report) error { return m.quiet(ctx, l) }}
-	directory := step{"snapshot directory", func(context.Context, feature.Report) error { return m.Snaps.Make(dir) }}
-	if err := run(ctx, job, group{quiet}, group{directory}); err != nil {
+	if err := run(ctx, job, group{quiet}, group{m.emptied(dir)}); err != nil {
 		return err
 	}
 	if err := m.still(ctx, job, v, l, dir); err != nil {

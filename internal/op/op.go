@@ -32,6 +32,8 @@ type Operation struct {
 	State   State        `json:"state"`
 	Stages  []Stage      `json:"stages"`
 	Error   *fault.Error `json:"error,omitempty"`
+	// Made are the ids of VMs that came of it, beside its subject.
+	Made []string `json:"made,omitempty"`
 	// Warnings are what may go wrong one day, one line each, though this did not.
 	Warnings []string  `json:"warnings,omitempty"`
 	Created  time.Time `json:"created"`

@@ -131,7 +131,7 @@ func (j *Job) Snapshot() Operation {
 
 func (j *Job) copy() Operation {
 	o := j.op
-	o.Stages, o.Warnings = slices.Clone(o.Stages), slices.Clone(o.Warnings)
+	o.Stages, o.Warnings, o.Made = slices.Clone(o.Stages), slices.Clone(o.Warnings), slices.Clone(o.Made)
 	return o
 }
 
@@ -193,6 +193,11 @@ func (j *Job) Note(name string, took time.Duration) {
 	if noted {
 		j.stageEnded(now, len(now.Stages)-1)
 	}
+}
+
+// Makes notes the id of a VM that came of it.
+func (j *Job) Makes(id string) {
+	j.update(func(o *Operation) { o.Made = append(o.Made, id) })
 }
 
 // Warn adds what may go wrong one day, one line.

@@ -41,7 +41,6 @@ func TestEveryRoute(t *testing.T) {
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
 		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
 	}
-	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
 	short := shown
@@ -89,6 +88,13 @@ func TestEveryRoute(t *testing.T) {
 			{Category: "golden", Name: "a", Why: "why", Size: 7}, {Category: "trash", Name: "b", Why: "why", Size: 8, Error: fault.New(fault.Internal, "no")},
 		}},
 		{func() (any, error) { return c.AdoptVM(ctx, api.AdoptVM{VM: "dev", Name: "new"}) }, `adopt "dev" "new"`, begun(lifecycle.KindAdopt, "dev")},
+		{func() (any, error) { return c.ForkVM(ctx, "dev", api.ForkVM{Name: "new", Count: 3}) }, `fork "dev" "new" 3`, begun(lifecycle.KindFork, "dev")},
+		{func() (any, error) { return c.Checkpoints(ctx, "dev") }, `checkpoints "dev"`, []api.Checkpoint{
+			{Name: "a", Created: deleted, Spec: spec, Size: 7}, {Name: "b", Error: fault.New(fault.Corrupt, "no")},
+		}},
+		{func() (any, error) { return c.MakeCheckpoint(ctx, "dev", api.MakeCheckpoint{Name: "a"}) }, `checkpoint "dev" "a"`, begun(lifecycle.KindCheckpoint, "dev")},
+		{func() (any, error) { return c.RestoreCheckpoint(ctx, "dev", "a") }, `rollback "dev" "a"`, begun(lifecycle.KindRollback, "dev")},
+		{func() (any, error) { return nil, c.DeleteCheckpoint(ctx, "dev", "a") }, `delete checkpoint "dev" "a"`, nil},
 		{func() (any, error) { return c.Trash(ctx) }, "trash", []api.Trashed{trashed}},
 		{func() (any, error) { return c.RestoreVM(ctx, "dev", api.RestoreVM{Name: "new"}) }, `restore "dev" "new"`, begun(lifecycle.KindRestore, "dev")},
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},

@@ -42,6 +42,11 @@ type Verbs interface {
 	PlanSet(ctx context.Context, caller vm.Caller, selector string, r lifecycle.SetRequest) ([]lifecycle.Altered, error)
 	Repair(ctx context.Context, caller vm.Caller, mend bool) ([]lifecycle.Mended, error)
 	Adopt(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
+	Fork(ctx context.Context, caller vm.Caller, selector string, r lifecycle.ForkRequest) (op.Operation, error)
+	Checkpoints(ctx context.Context, caller vm.Caller, selector string) ([]lifecycle.Checkpoint, error)
+	Checkpoint(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
+	Rollback(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
+	DeleteCheckpoint(ctx context.Context, caller vm.Caller, selector, name string) error
 	Trash(caller vm.Caller) []lifecycle.Trashed
 	Restore(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
 	Destroy(caller vm.Caller, selector string) (op.Operation, error)
@@ -124,6 +129,7 @@ func (s *server) routes() http.Handler {
 	s.machines(a)
 	s.sets(a)
 	s.trash(a)
+	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
 	s.stats(a)
@@ -162,6 +168,7 @@ func OpenAPI() ([]byte, error) {
 	s.machines(a)
 	s.sets(a)
 	s.trash(a)
+	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
 	s.stats(a)

@@ -32,6 +32,7 @@ import (
 	"banger/internal/op"
 	"banger/internal/reconcile"
 	"banger/internal/server"
+	"banger/internal/snapshot"
 	"banger/internal/usage"
 	"banger/internal/vm"
 )
@@ -358,8 +359,10 @@ func (v *verbs) Adopt(_ context.Context, c vm.Caller, selector, name string) (op
 	return v.began(c, lifecycle.KindAdopt, selector, v.called(c, "adopt %q %q", selector, name))
 }
 
+// deleted is when what is in the trash came there, and when a checkpoint was taken.
+var deleted = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 func (v *verbs) Trash(c vm.Caller) []lifecycle.Trashed {
-	deleted := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	gone := machine()
 	gone.Deleted = deleted
 	_ = v.called(c, "trash")
@@ -368,6 +371,29 @@ func (v *verbs) Trash(c vm.Caller) []lifecycle.Trashed {
 
 func (v *verbs) Restore(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
 	return v.began(c, lifecycle.KindRestore, selector, v.called(c, "restore %q %q", selector, name))
+}
+
+func (v *verbs) Fork(_ context.Context, c vm.Caller, selector string, r lifecycle.ForkRequest) (op.Operation, error) {
+	return v.began(c, lifecycle.KindFork, selector, v.called(c, "fork %q %q %d", selector, r.Name, r.Count))
+}
+
+func (v *verbs) Checkpoint(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindCheckpoint, selector, v.called(c, "checkpoint %q %q", selector, name))
+}
+
+func (v *verbs) Checkpoints(_ context.Context, c vm.Caller, selector string) ([]lifecycle.Checkpoint, error) {
+	return []lifecycle.Checkpoint{
+		{Manifest: snapshot.Manifest{Name: "a", Created: deleted, VM: machine()}, Size: 7},
+		{Manifest: snapshot.Manifest{Name: "b"}, Err: fault.New(fault.Corrupt, "no")},
+	}, v.called(c, "checkpoints %q", selector)
+}
+
+func (v *verbs) Rollback(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
+	return v.began(c, lifecycle.KindRollback, selector, v.called(c, "rollback %q %q", selector, name))
+}
+
+func (v *verbs) DeleteCheckpoint(_ context.Context, c vm.Caller, selector, name string) error {
+	return v.called(c, "delete checkpoint %q %q", selector, name)
 }
 
 func (v *verbs) Destroy(c vm.Caller, selector string) (op.Operation, error) {

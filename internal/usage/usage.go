@@ -250,9 +250,6 @@ func (k *Keeper) initrds() ([]item, error) {
 	return items, err
 }
 
-// dirCheckpoints is where a VM's directory has its checkpoints.
-const dirCheckpoints = "checkpoints"
-
 func (k *Keeper) machines() ([]item, error) {
 	items, err := k.whole(VMs, k.Layout.VMs())
 	if err != nil {
@@ -267,11 +264,11 @@ func (k *Keeper) machines() ([]item, error) {
 		}
 		items[i].paths = nil
 		for _, name := range names {
-			if name != dirCheckpoints {
+			if name != vm.DirCheckpoints {
 				items[i].paths = append(items[i].paths, filepath.Join(dir, name))
 			}
 		}
-		found, err := k.whole(Checkpoints, filepath.Join(dir, dirCheckpoints))
+		found, err := k.whole(Checkpoints, filepath.Join(dir, vm.DirCheckpoints))
 		if err != nil {
 			return nil, err
 		}

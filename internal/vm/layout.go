@@ -31,6 +31,15 @@ func (l Layout) Trashed(id ID) string { return filepath.Join(l.Trash(), string(i
 // Golden holds the snapshots of freshly booted guests, by key.
 func (l Layout) Golden() string { return filepath.Join(l.State, "golden") }
 
+// Forks holds what VMs are forked from, one directory for each operation and no longer than that.
+func (l Layout) Forks() string { return filepath.Join(l.State, "forks") }
+
+// Checkpoints holds a VM's checkpoints, by name.
+func (l Layout) Checkpoints(id ID) string { return filepath.Join(l.VM(id), DirCheckpoints) }
+
+// DirCheckpoints is where a VM's directory has its checkpoints.
+const DirCheckpoints = "checkpoints"
+
 // Failed keeps the logs of creates that failed, one directory for each operation.
 func (l Layout) Failed() string { return filepath.Join(l.State, "failed") }
 

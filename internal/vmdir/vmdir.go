@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/fault"
 	"banger/internal/host/drain"
 	"banger/internal/logtime"
@@ -116,6 +118,15 @@ func (d Dirs) move(id vm.ID, from, to string) error {
 		return fault.System(err, "move to "+filepath.Base(to), dir)
 	}
 	return errors.Join(syncDir(to), syncDir(from))
+}
+
+// Exchange gives each of two VMs what the other has in its jail, at once and durably.
+func (d Dirs) Exchange(a, b vm.ID) error {
+	one, other := d.Layout.Jail(a), d.Layout.Jail(b)
+	if err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE); err != nil {
+		return fault.System(err, "exchange "+one+" with", other)
+	}
+	return errors.Join(syncDir(d.Layout.VM(a)), syncDir(d.Layout.VM(b)))
 }
 
 func syncDir(path string) error {

@@ -122,12 +122,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		return err
 	}
 	if o.noWait {
-		if a.Data() {
-			return a.Print(begun)
-		}
-		a.Warn(begun)
-		fmt.Fprintln(a.IO.Out, begun.ID)
-		return nil
+		return showBegun(a, begun)
 	}
 	final, err := a.Follow(ctx, c, begun)
 	if err != nil {

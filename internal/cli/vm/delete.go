@@ -117,19 +117,23 @@ func agree(ctx context.Context, a *app.App, question string, vms []api.VM, byFla
 	if len(vms) > 1 {
 		what = fmt.Sprintf("%d VMs (%s)", len(vms), what)
 	}
-	switch {
-	case a.IO.InTTY:
-	case byFlags:
+	if byFlags && !a.IO.InTTY {
 		return fault.New(fault.Invalid, "it would delete %s", what).WithOp("delete VMs", "").WithHint("give --yes if that is meant")
-	default:
+	}
+	return confirm(ctx, a, false, fmt.Sprintf(question, what))
+}
+
+// confirm asks where somebody can answer.
+func confirm(ctx context.Context, a *app.App, yes bool, question string) error {
+	if yes || !a.IO.InTTY {
 		return nil
 	}
-	answer, err := a.IO.Ask(ctx, fmt.Sprintf(question+" [y/N] ", what))
+	answer, err := a.IO.Ask(ctx, question+" [y/N] ")
 	if err != nil {
 		return err
 	}
 	if answer != "y" && answer != "yes" {
-		return fault.New(fault.Canceled, "nothing was deleted")
+		return fault.New(fault.Canceled, "nothing was done")
 	}
 	return nil
 }

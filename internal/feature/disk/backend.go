@@ -13,8 +13,7 @@ import (
 type backend interface {
 	// file is what holds all that the VM has written to it, and its name in a snapshot. Nothing can stand in for it.
 	file(v vm.VM) string
-	// provision makes the disk of the image, or of what from, a snapshot's directory, has of one, ready for a start. It
-	// says how.
+	// provision makes the disk of the image, or of what from, a snapshot's directory, has of one. It says how.
 	provision(ctx context.Context, v vm.VM, from string) (method string, err error)
 	// save copies what the VM has written into a snapshot's directory, and says how. Nothing writes to it meanwhile.
 	save(ctx context.Context, v vm.VM, to string) (method string, err error)
@@ -74,16 +73,11 @@ func (s snapshot) file(v vm.VM) string { return filepath.Join(s.layout.Jail(v.ID
 func (s snapshot) node(id vm.ID) string { return filepath.Join(s.layout.Jail(id), vm.FileRootDisk) }
 
 func (s snapshot) provision(ctx context.Context, v vm.VM, from string) (string, error) {
-	var err error
 	if from == "" {
-		err = s.devices.Make(s.overlay(v))
-	} else {
-		_, err = s.disks.Clone(ctx, filepath.Join(from, vm.FileRootCow), s.file(v), 0)
+		return string(vm.RootSnapshot), s.devices.Make(s.overlay(v))
 	}
-	if err != nil {
-		return "", err
-	}
-	return string(vm.RootSnapshot), s.up(ctx, v)
+	_, err := s.disks.Clone(ctx, filepath.Join(from, vm.FileRootCow), s.file(v), 0)
+	return string(vm.RootSnapshot), err
 }
 
 // save needs no more than the file: whoever goes on from it has the same image.

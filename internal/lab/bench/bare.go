@@ -37,8 +37,7 @@ const fileConfig = "firecracker.json"
 // bare boots what banger booted as a VM, without banger: Firecracker, its configuration file, and
 // somebody who answers the agent. It is the floor that a create is measured against.
 type bare struct {
-	work   string        // directories of bare boots are made here, on the file system of the state directory
-	time   time.Duration // bounds a boot
+	work   string // directories of bare boots are made here, on the file system of the state directory
 	layout vm.Layout
 	links  *link.Links
 	vm     vm.VM
@@ -46,7 +45,7 @@ type bare struct {
 }
 
 // newBare takes a VM that is stopped as the pattern.
-func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string, time time.Duration) (bare, error) {
+func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string) (bare, error) {
 	v, err := store.ReadVM(layout.VM(id))
 	if err != nil {
 		return bare{}, err
@@ -68,12 +67,12 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string, time time.Dura
 	if img.Init != "" {
 		b.Guest.Init = []string{img.Init}
 	}
-	return bare{work: work, time: time, layout: layout, links: link.New(tag), vm: v, config: b.Guest}, nil
+	return bare{work: work, layout: layout, links: link.New(tag, 0), vm: v, config: b.Guest}, nil
 }
 
 // boot boots once, and has Firecracker write a snapshot of what it booted.
 func (b bare) boot(ctx context.Context) (took Bare, err error) {
-	ctx, cancel := context.WithTimeout(ctx, b.time)
+	ctx, cancel := context.WithTimeout(ctx, BootTime)
 	defer cancel()
 	m, err := b.machine(ctx)
 	if err != nil {
@@ -93,7 +92,7 @@ func (b bare) boot(ctx context.Context) (took Bare, err error) {
 // bootAll boots all at once, and returns how long it took until the last was ready. Those that are sooner run on
 // meanwhile, as VMs do.
 func bootAll(ctx context.Context, all []bare) (took time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, all[0].time)
+	ctx, cancel := context.WithTimeout(ctx, BootTime)
 	defer cancel()
 	machines := make([]*machine, len(all))
 	for i, b := range all {

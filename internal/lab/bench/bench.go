@@ -41,8 +41,8 @@ type Bench struct {
 // pattern is the VM that bare boots copy; it also warms everything up.
 const pattern = "bench-pattern"
 
-// bareTime bounds a bare boot.
-const bareTime = 2 * time.Minute
+// BootTime bounds a boot: on one emulated processor, maybe beside many others. The daemon must allow for it.
+const BootTime = 20 * time.Minute
 
 // attempts is how often a round is tried in which the emulator breaks a guest.
 const attempts = 3
@@ -127,7 +127,7 @@ func (r *run) prepare(ctx context.Context, w *Weight) error {
 			return err
 		}
 		w.Agent, w.Initrd, w.AgentBinary = ping.AgentRSS, initrd.Size(), agent.Size()
-		if r.floor, err = newBare(r.layout, r.idle.Instance, id, r.Work, bareTime); err != nil {
+		if r.floor, err = newBare(r.layout, r.idle.Instance, id, r.Work); err != nil {
 			return err
 		}
 		if _, err := r.floor.boot(ctx); err != nil {
@@ -226,7 +226,11 @@ func (r *run) measure(ctx context.Context, name string, bareFirst bool, m *Round
 	if err := do(Start, func() (Verb, error) { return r.guest(ctx, name, &outcomes{}, "vm", "start", name) }); err != nil {
 		return err
 	}
-	if err := banger(ctx, nil, "vm", "kill", name); err != nil {
+	fork := name + "-fork"
+	if err := do(Fork, func() (Verb, error) { return r.guest(ctx, fork, &forked{}, "vm", "fork", name, fork) }); err != nil {
+		return err
+	}
+	if err := errors.Join(remove(ctx, fork), banger(ctx, nil, "vm", "kill", name)); err != nil {
 		return err
 	}
 	if err := do(Delete, func() (Verb, error) { return verb(ctx, &outcomes{}, "vm", "delete", "--now", name) }); err != nil {
@@ -244,7 +248,10 @@ func remove(ctx context.Context, names ...string) error {
 }
 
 // answer is what a command prints that carries out one operation.
-type answer interface{ operation() (op.Operation, error) }
+type answer interface {
+	// operation is what it told of, with the VM that it is about.
+	operation() (op.Operation, vm.ID, error)
+}
 
 // created is the answer of a create. Whether it is to be warm is asked for.
 type created struct {
@@ -253,12 +260,25 @@ type created struct {
 	warm      bool
 }
 
-func (c *created) operation() (op.Operation, error) {
+func (c *created) operation() (op.Operation, vm.ID, error) {
 	if c.VM.Warm != c.warm {
-		return c.Operation, fault.New(fault.Internal, "warm is %v", c.VM.Warm).WithOp("measure a create", c.VM.Name).
+		return c.Operation, c.VM.ID, fault.New(fault.Internal, "warm is %v", c.VM.Warm).WithOp("measure a create", c.VM.Name).
 			WithDetail(strings.Join(c.Operation.Warnings, "\n"))
 	}
-	return c.Operation, nil
+	return c.Operation, c.VM.ID, nil
+}
+
+// forked is the answer of a fork.
+type forked struct {
+	VMs       []api.VM     `json:"vms"`
+	Operation op.Operation `json:"operation"`
+}
+
+func (f *forked) operation() (op.Operation, vm.ID, error) {
+	if len(f.VMs) != 1 {
+		return f.Operation, "", fault.New(fault.Internal, "%d VMs came of it", len(f.VMs)).WithOp("measure a fork", "")
+	}
+	return f.Operation, f.VMs[0].ID, nil
 }
 
 // outcomes is the answer of a verb that could have been told of several VMs.
@@ -266,11 +286,12 @@ type outcomes []struct {
 	Operation *op.Operation `json:"operation"`
 }
 
-func (all *outcomes) operation() (op.Operation, error) {
+func (all *outcomes) operation() (op.Operation, vm.ID, error) {
 	if len(*all) != 1 || (*all)[0].Operation == nil {
-		return op.Operation{}, fault.New(fault.Internal, "the command tells of no operation").WithOp("measure a verb", "")
+		return op.Operation{}, "", fault.New(fault.Internal, "the command tells of no operation").WithOp("measure a verb", "")
 	}
-	return *(*all)[0].Operation, nil
+	o := *(*all)[0].Operation
+	return o, vm.ID(o.Subject), nil
 }
 
 // create makes a VM that stays.
@@ -298,7 +319,10 @@ func (r *run) guest(ctx context.Context, name string, said answer, args ...strin
 	if err := banger(ctx, &now, "status"); err != nil {
 		return v, err
 	}
-	id := vm.ID(v.Operation.Subject)
+	_, id, err := said.operation()
+	if err != nil {
+		return v, err
+	}
 	at, err := commitsAt(now.Log, id)
 	if err != nil {
 		return v, err
@@ -336,7 +360,7 @@ func verb(ctx context.Context, said answer, args ...string) (Verb, error) {
 	if err := json.Unmarshal(p.said, said); err != nil {
 		return v, err
 	}
-	if v.Operation, err = said.operation(); err != nil {
+	if v.Operation, _, err = said.operation(); err != nil {
 		return v, err
 	}
 	err = banger(ctx, &after, "status")

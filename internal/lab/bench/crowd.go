@@ -18,7 +18,7 @@ import (
 )
 
 // Crowd measures creates of many VMs at once, beside as many bare boots at once, on the host that it runs on: the
-// lab's. The daemon must let a boot take as long as CrowdTime.
+// lab's.
 type Crowd struct {
 	Image  string
 	Memory string // of each guest, such as 256M
@@ -27,9 +27,6 @@ type Crowd struct {
 	Work   string // directory on the file system of the state directory
 	Log    io.Writer
 }
-
-// CrowdTime bounds a boot among many on one processor.
-const CrowdTime = 10 * time.Minute
 
 // Crowded is what one run saw. It travels as JSON.
 type Crowded struct {
@@ -121,7 +118,7 @@ func (r *crowd) prepare(ctx context.Context) (err error) {
 		}
 		r.floors = nil
 		for _, o := range made.Operations {
-			floor, err := newBare(r.layout, r.idle.Instance, vm.ID(o.Subject), r.Work, CrowdTime)
+			floor, err := newBare(r.layout, r.idle.Instance, vm.ID(o.Subject), r.Work)
 			if err != nil {
 				return err
 			}

@@ -30,13 +30,14 @@ type Name string
 const (
 	ColdCreate Name = "cold create"
 	WarmCreate Name = "warm create"
+	Fork       Name = "fork"
 	Start      Name = "start"
 	Stop       Name = "stop"
 	Delete     Name = "delete"
 )
 
 // names lists them as reports do.
-func names() []Name { return []Name{ColdCreate, WarmCreate, Start, Stop, Delete} }
+func names() []Name { return []Name{ColdCreate, WarmCreate, Fork, Start, Stop, Delete} }
 
 // Bare is one bare boot.
 type Bare struct {
@@ -79,11 +80,25 @@ func (v Verb) own() time.Duration {
 			if end := s.Started.Add(s.Duration); end.After(v.Hypervisor) && !v.Hypervisor.IsZero() {
 				own -= end.Sub(v.Hypervisor)
 			}
-		case stageGuest, stageIdentity, stageShutdown:
+		case stageGuest, stageIdentity, stageShutdown, stageHold, stagePause, stageSnapshot, stageResume:
 			own -= s.Duration
 		}
 	}
 	return own
+}
+
+// pause is how long the guest stood still of which a snapshot was taken.
+func (v Verb) pause() time.Duration {
+	var begun, ended time.Time
+	for _, s := range v.Operation.Stages {
+		switch s.Name {
+		case stagePause:
+			begun = s.Started
+		case stageResume:
+			ended = s.Started.Add(s.Duration)
+		}
+	}
+	return ended.Sub(begun)
 }
 
 // Stages of an operation. That of the guest ends when the agent says Ready, and so does that of its identity.
@@ -94,6 +109,10 @@ const (
 	stageIdentity   = "identity"
 	stageServices   = "guest.services"
 	stageShutdown   = "shutdown"
+	stageHold       = "hold"
+	stagePause      = "pause"
+	stageSnapshot   = "snapshot"
+	stageResume     = "resume"
 )
 
 // Growth is what one more create takes of the disk, in bytes that its file system has less.

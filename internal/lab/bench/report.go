@@ -14,6 +14,8 @@ const (
 	DefaultRatio    = 1.10
 	maxWarm         = 0.25
 	maxWarmSSH      = 0.10
+	maxPause        = 1.15
+	maxFork         = 1.2
 	maxBeforeStart  = 3 // MiB
 	maxCommits      = 3
 	maxDaemon       = 40 // MiB
@@ -33,6 +35,7 @@ type Report struct {
 	Limits   []Limit      `json:"limits"`
 	Bare     Spread       `json:"bare"`
 	Snapshot Spread       `json:"snapshot"` // Firecracker's own, of a bare guest
+	Pause    Spread       `json:"pause"`    // of a guest that is forked
 	Verbs    []VerbReport `json:"verbs"`
 	// What one more create takes of the disk, medians in MiB.
 	BeforeStart float64  `json:"disk_before_start_mib"`
@@ -93,13 +96,14 @@ const stageRequest = "request"
 // Summarize judges what was measured, in at least one round. maxRatio limits a cold create over a bare boot.
 func Summarize(m Measured, maxRatio float64) Report {
 	r := Report{Image: m.Image, Measured: m}
-	var bare, snapshots []time.Duration
+	var bare, snapshots, pauses []time.Duration
 	var before, until []float64
 	for _, round := range m.Rounds {
 		bare, snapshots = append(bare, round.Bare.Ready), append(snapshots, round.Bare.Snapshot)
+		pauses = append(pauses, round.Verbs[Fork].pause())
 		before, until = append(before, float64(round.Growth.BeforeStart)/mib), append(until, float64(round.Growth.UntilReady)/mib)
 	}
-	r.Bare, r.Snapshot, r.BeforeStart, r.UntilReady = spread(bare), spread(snapshots), median(before), median(until)
+	r.Bare, r.Snapshot, r.Pause, r.BeforeStart, r.UntilReady = spread(bare), spread(snapshots), spread(pauses), median(before), median(until)
 	by := map[Name]VerbReport{}
 	commits := int64(0)
 	for _, name := range names() {
@@ -117,6 +121,8 @@ func Summarize(m Measured, maxRatio float64) Report {
 	}
 	w := m.Weight
 	r.Limits, r.OK = judge(append(limits,
+		Limit{Name: "pause of what is forked over Firecracker's own snapshot", Value: r.Pause.Median / r.Snapshot.Median, Max: maxPause, Few: few},
+		Limit{Name: "fork to ready over that snapshot and a warm create", Value: by[Fork].Ready.Median / (r.Snapshot.Median + warm.Ready.Median), Max: maxFork, Few: few},
 		Limit{Name: "disk that one more create takes before its start", Value: r.BeforeStart, Max: maxBeforeStart, Unit: "MiB", Few: few},
 		Limit{Name: "durable commits before a guest starts", Value: float64(commits), Max: maxCommits},
 		Limit{Name: "idle daemon, resident", Value: float64(w.Daemon) / mib, Max: maxDaemon, Unit: "MiB"},
@@ -228,6 +234,7 @@ func (r Report) Text(w io.Writer) error {
 	}
 	row(r.Bare, "", "bare boot of the same files to the same readiness")
 	row(r.Snapshot, "", "Firecracker's own snapshot of that guest")
+	row(r.Pause, "", "pause of a guest that is forked")
 	for _, v := range r.Verbs {
 		row(v.Ready, fmt.Sprintf("%.3f", v.Ratio), string(v.Verb))
 		if v.SSH.Median > 0 {

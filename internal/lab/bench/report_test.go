@@ -41,6 +41,22 @@ func boot(total, own time.Duration, start, ready string) Verb {
 	}
 }
 
+// fork is a verb that has a guest stand still for 220 ms, and its fork ready after total.
+func fork(total time.Duration) Verb {
+	v := boot(total, 100*ms, "restore", "identity")
+	v.Hypervisor = at(400 * ms)
+	v.Operation.Stages = []op.Stage{
+		{Name: "hold", Started: at(20 * ms), Duration: 30 * ms},
+		{Name: "pause", Started: at(50 * ms), Duration: 5 * ms},
+		{Name: "snapshot", Started: at(55 * ms), Duration: 200 * ms},
+		{Name: "root-disk", Started: at(255 * ms), Duration: 10 * ms},
+		{Name: "resume", Started: at(265 * ms), Duration: 5 * ms},
+		{Name: "restore", Started: at(390 * ms), Duration: 20 * ms},
+		{Name: "identity", Started: at(410 * ms), Duration: total - 420*ms},
+	}
+	return v
+}
+
 // plain is a verb that starts no guest, and waits half its time for one.
 func plain(total time.Duration) Verb {
 	return Verb{
@@ -61,8 +77,8 @@ func round(total, own, bare time.Duration) Round {
 		Bare: Bare{Ready: bare, Snapshot: 200 * ms, Stages: []op.Stage{{Name: "hypervisor", Duration: 100 * ms}, {Name: "guest.kernel", Duration: bare / 2}}},
 		Verbs: map[Name]Verb{
 			ColdCreate: boot(total, own, "hypervisor", "guest"), Start: boot(total-10*ms, own, "hypervisor", "guest"),
-			WarmCreate: boot(total/5, own, "restore", "identity"),
-			Stop:       plain(400 * ms), Delete: plain(100 * ms),
+			WarmCreate: boot(total/5, own, "restore", "identity"), Fork: fork(500 * ms),
+			Stop: plain(400 * ms), Delete: plain(100 * ms),
 		},
 		Growth: Growth{BeforeStart: 1 << 20, UntilReady: 5 << 19},
 	}
@@ -82,7 +98,7 @@ func reachable(cold, warm time.Duration) Measured {
 	m := sample()
 	for i, r := range m.Rounds {
 		r.Verbs = maps.Clone(r.Verbs)
-		for name, ssh := range map[Name]time.Duration{ColdCreate: cold, Start: cold, WarmCreate: warm} {
+		for name, ssh := range map[Name]time.Duration{ColdCreate: cold, Start: cold, WarmCreate: warm, Fork: warm} {
 			v := r.Verbs[name]
 			v.SSH = ssh
 			r.Verbs[name] = v
@@ -104,11 +120,12 @@ func change(m *Measured, name Name, do func(*Verb)) {
 
 func TestSummarize(t *testing.T) {
 	r := Summarize(reachable(3000*ms, 300*ms), DefaultRatio)
-	cold, warm, stop := r.Verbs[0], r.Verbs[1], r.Verbs[3]
+	cold, warm, forks, stop := r.Verbs[0], r.Verbs[1], r.Verbs[2], r.Verbs[4]
 	got := []any{
 		r.OK, r.Bare, r.Snapshot, r.BeforeStart, r.UntilReady,
 		cold.Verb, cold.Ratio, cold.PairRatio, cold.Ready, cold.Command, cold.Own, cold.CPU, cold.Commits, cold.Children, cold.SSH, cold.SSHRatio,
 		warm.Verb, warm.Ratio, warm.Ready, warm.Own, warm.SSH,
+		forks.Verb, forks.Own, r.Pause,
 		stop.Verb, stop.Own, stop.SSH,
 	}
 	want := []any{
@@ -128,6 +145,9 @@ func TestSummarize(t *testing.T) {
 		Spread{200, 220, 240},
 		Spread{80, 120, 120},
 		Spread{300, 300, 300},
+		Fork,
+		Spread{170, 170, 170},
+		Spread{220, 220, 220},
 		Stop,
 		Spread{200, 200, 200},
 		Spread{},
@@ -170,13 +190,17 @@ func TestLimits(t *testing.T) {
 		"cold create to ready over bare boot":               func(m *Measured) { change(m, ColdCreate, slow(ms)) },
 		"warm create to ready over cold create":             func(m *Measured) { change(m, WarmCreate, slow(56*ms)) },
 		"warm create to first SSH command over cold create": func(m *Measured) { *m = reachable(3000*ms, 301*ms) },
-		"disk that one more create takes before its start":  func(m *Measured) { grown(m, 3<<20+1) },
-		"durable commits before a guest starts":             func(m *Measured) { change(m, WarmCreate, func(v *Verb) { v.CommitsBefore = 4 }) },
-		"idle daemon, resident":                             func(m *Measured) { m.Weight.Daemon = 40<<20 + 1 },
-		"agent, resident in the guest":                      func(m *Measured) { m.Weight.Agent = 17 << 20 },
-		"agent binary":                                      func(m *Measured) { m.Weight.AgentBinary = 9 << 20 },
-		"initrd":                                            func(m *Measured) { m.Weight.Initrd = 13 << 20 },
-		"vm list, CPU on the plain machine":                 func(m *Measured) { m.Weight.List = []time.Duration{41 * ms} },
+		"pause of what is forked over Firecracker's own snapshot": func(m *Measured) {
+			change(m, Fork, func(v *Verb) { v.Operation.Stages[4].Duration += 11 * ms })
+		},
+		"fork to ready over that snapshot and a warm create": func(m *Measured) { change(m, Fork, slow(5*ms)) },
+		"disk that one more create takes before its start":   func(m *Measured) { grown(m, 3<<20+1) },
+		"durable commits before a guest starts":              func(m *Measured) { change(m, WarmCreate, func(v *Verb) { v.CommitsBefore = 4 }) },
+		"idle daemon, resident":                              func(m *Measured) { m.Weight.Daemon = 40<<20 + 1 },
+		"agent, resident in the guest":                       func(m *Measured) { m.Weight.Agent = 17 << 20 },
+		"agent binary":                                       func(m *Measured) { m.Weight.AgentBinary = 9 << 20 },
+		"initrd":                                             func(m *Measured) { m.Weight.Initrd = 13 << 20 },
+		"vm list, CPU on the plain machine":                  func(m *Measured) { m.Weight.List = []time.Duration{41 * ms} },
 	} {
 		m := sample()
 		spoil(&m)

@@ -28,7 +28,7 @@ func benchCreate() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use: "bench-create", Short: "Measure creates and the other verbs over bare Firecracker boots, and what banger weighs", Args: cobra.NoArgs,
-		Long: `Measure creates, cold and warm, start, stop and delete over bare Firecracker boots in one run of the lab,
+		Long: `Measure creates, cold and warm, fork, start, stop and delete over bare Firecracker boots in one run of the lab,
 and what banger weighs. A chart is drawn beside.
 
 It fails when anything is over its limit. docs/performance.md tells what is measured, and how.`,
@@ -116,6 +116,7 @@ func inLab(ctx context.Context, r lab.Run, image string, into any) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(out)) }()
 	r.Argv, r.Out = append(append([]string{lab.GuestBinary}, r.Argv...), "/out/"+fileMeasured), out
+	r.Env = append(r.Env, "BANGER_BOOT_TIMEOUT="+bench.BootTime.String())
 	if err := execute(ctx, r, []string{image}); err != nil {
 		return err
 	}

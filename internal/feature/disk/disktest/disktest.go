@@ -92,6 +92,10 @@ func (c trial) create(id vm.ID, size int64, from string) vm.VM {
 	if len(said) != 1 || said[0] != string(v.RootBackend) {
 		c.Errorf("it says that it was made by %q, and is kept by %s", said, v.RootBackend)
 	}
+	if found, err := c.root.Find(c.Context()); err != nil || slices.ContainsFunc(found, func(r vm.Record) bool { return r.VM == id }) {
+		c.Errorf("what is there before its start: %v, %v", found, err)
+	}
+	c.start(v)
 	return v
 }
 
@@ -206,6 +210,7 @@ func lost(c trial) {
 		}
 	}
 	c.must(c.root.Provision(c.Context(), v, "", func(string) {}))
+	c.start(v)
 	c.must(c.Mark(c.disk(v), "mine"))
 	if err := c.root.Provision(c.Context(), v, "", func(string) {}); !fault.Is(err, fault.AlreadyExists) {
 		c.Errorf("a disk that is there: %v", err)
