@@ -215,6 +215,7 @@ type Status struct {
 	Log         string         `json:"log"`
 	Subnet      string         `json:"subnet,omitempty"`
 	Bridge      string         `json:"bridge"`
+	SpareTAPs   SpareTAPs      `json:"spare_taps"`
 	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
 	VMs         map[string]int `json:"vms" doc:"count by state"`
 	Images      int            `json:"images"`
@@ -224,6 +225,12 @@ type Status struct {
 	Children    int64          `json:"children" doc:"child processes since start"`
 	Goroutines  int            `json:"goroutines"`
 	Rebuilt     *Rebuilt       `json:"rebuilt,omitempty" doc:"when this daemon had to make its database anew"`
+}
+
+// SpareTAPs tells of the TAPs that are kept ready while VMs run.
+type SpareTAPs struct {
+	Idle int `json:"idle" doc:"that no VM has"`
+	Size int `json:"size" doc:"how many are to be idle while a VM runs; 0 keeps none"`
 }
 
 // Rebuilt tells of a database that was damaged or missing, and was made anew of the VMs' own descriptions.

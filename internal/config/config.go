@@ -74,6 +74,7 @@ type Daemon struct {
 	StopTimeout    Duration `toml:"stop_timeout"`
 	TrashGrace     Duration `toml:"trash_grace"` // how long a deleted VM can be restored
 	Warm           Warm     `toml:"warm"`
+	TAPPool        int      `toml:"tap_pool"` // how many spare TAPs are kept ready; 0 is none
 }
 
 // Warm says whether snapshots that creates go on from are prepared without being asked for: "auto" or "off".
@@ -299,6 +300,9 @@ func LoadDaemon(path string) (Served, error) {
 	if err := f.Admission.MemoryOvercommit.check(); err != nil {
 		return Served{}, fault.New(fault.Invalid, "admission.memory_overcommit: %w", err).WithOp("read configuration", path).WithHint("%s", fault.From(err).Hint)
 	}
+	if n := f.Daemon.TAPPool; n < 0 || n > vm.MaxSpares {
+		return Served{}, fault.New(fault.Invalid, "daemon.tap_pool: it is out of range: %d", n).WithOp("read configuration", path).WithHint("choose 0, which keeps none, to %d", vm.MaxSpares)
+	}
 	users, err := byUID(f.UserQuota)
 	if err != nil {
 		return Served{}, fault.From(err).InOp("read configuration", path)
@@ -334,7 +338,7 @@ func byUID(quotas map[string]Quota) (map[int]Quota, error) {
 func defaults() File {
 	return File{
 		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
-		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour)},
+		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
 		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
 		Admission: Admission{MemoryOvercommit: 1},
 	}

@@ -275,3 +275,20 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v, %v", d.Metrics, err)
 	}
 }
+
+// TestTAPPool is 4 unless somebody says otherwise, and none where that is asked for.
+func TestTAPPool(t *testing.T) {
+	path := filepath.Join(home(t), "config.toml")
+	for text, want := range map[string]int{"": 4, "tap_pool = 0": 0, "tap_pool = 100": 100} {
+		write(t, path, "[daemon]\n"+text+"\n")
+		if c, err := config.LoadDaemon(path); err != nil || c.TAPPool != want {
+			t.Errorf("%q: %d, %v", text, c.TAPPool, err)
+		}
+	}
+	for _, bad := range []string{"-1", "101"} {
+		write(t, path, "[daemon]\ntap_pool = "+bad+"\n")
+		if _, err := config.LoadDaemon(path); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "daemon.tap_pool: it is out of range: "+bad) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

@@ -97,6 +97,7 @@ func builtIn() map[string]string {
 		"daemon.boot_timeout": time.Duration(f.Daemon.BootTimeout).String(),
 		"daemon.stop_timeout": time.Duration(f.Daemon.StopTimeout).String(),
 		"daemon.trash_grace":  time.Duration(f.Daemon.TrashGrace).String(),
+		"daemon.tap_pool":     fmt.Sprint(f.Daemon.TAPPool),
 
 		"admission.memory_overcommit": strconv.FormatFloat(float64(f.Admission.MemoryOvercommit), 'f', 1, 64),
 	}

@@ -71,6 +71,7 @@ func daemonKeys(f *File) []key {
 		{"BANGER_STOP_TIMEOUT", unmarshal(&d.StopTimeout)},
 		{"BANGER_TRASH_GRACE", unmarshal(&d.TrashGrace)},
 		{"BANGER_WARM", unmarshal(&d.Warm)},
+		{"BANGER_TAP_POOL", number(&d.TAPPool)},
 		{"BANGER_METRICS_LISTEN", unmarshal(&f.Metrics.Listen)},
 		{"BANGER_ADMISSION_MEMORY_OVERCOMMIT", factor(&f.Admission.MemoryOvercommit)},
 		{"BANGER_ADMISSION_LOW_WATER", unmarshal(&f.Admission.LowWater)},

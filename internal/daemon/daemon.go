@@ -141,6 +141,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
+	dry := d.keepSpares(ctx)
 	hide := d.serveMetrics(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
@@ -174,6 +175,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	}
 	stop()
 	leave()
+	dry()
 	hide()
 	d.manager.Close()
 	d.driver.Close()
@@ -224,7 +226,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.links = link.New(d.tag)
+	d.links = link.New(d.tag, d.cfg.TAPPool)
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking

@@ -19,6 +19,7 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/event"
 	"banger/internal/fault"
+	"banger/internal/host/link"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
@@ -214,7 +215,7 @@ func upgradable(t *testing.T, images lifecycle.Images) *Daemon {
 	t.Helper()
 	name, value, _ := strings.Cut(quick, "=")
 	t.Setenv(name, value)
-	d := &Daemon{log: slog.New(slog.DiscardHandler), upgrade: make(chan struct{}), tracker: op.NewTracker()}
+	d := &Daemon{log: slog.New(slog.DiscardHandler), upgrade: make(chan struct{}), tracker: op.NewTracker(), links: link.New("ab12", 0)}
 	d.manager = lifecycle.New(lifecycle.Config{Store: forgetful{}, Images: images, Capacity: capacity{dir: t.TempDir()}, Tracker: d.tracker, Log: d.log})
 	t.Cleanup(d.manager.Close)
 	return d

@@ -40,6 +40,10 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 	if v, err := d.driver.Version(ctx); err == nil {
 		st.Firecracker = v.String()
 	}
+	var err error
+	if st.SpareTAPs.Idle, st.SpareTAPs.Size, err = d.links.Spares(); err != nil {
+		return st, err
+	}
 	all, err := d.store.VMs(ctx)
 	if err != nil {
 		return st, err

@@ -32,6 +32,7 @@ var ErrInjected = errors.New("injected failure")
 type Host struct {
 	mu      sync.Mutex
 	taps    map[string]tap            // by name
+	spares  int                       // how many of them are kept ready
 	bridges map[string]bool           // by name
 	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
 	trash   map[vm.ID]map[string]bool // those in the trash
@@ -168,6 +169,9 @@ func (h *Host) Text() string {
 		lines = append(lines, "bridge "+b)
 	}
 	for name, t := range h.taps {
+		if h.ready(t) {
+			continue // how many there are depends on when one looks
+		}
 		lines = append(lines, "tap "+name+" on "+t.String())
 	}
 	for id, files := range h.dirs {

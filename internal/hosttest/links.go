@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"banger/internal/vm"
 )
@@ -13,6 +14,7 @@ import (
 type tap struct {
 	bridge string
 	held   bool // nothing passes yet
+	spare  bool // it is kept ready, and no VM's
 }
 
 func (t tap) String() string {
@@ -30,11 +32,43 @@ func (h *Host) Prepare(_ context.Context, l vm.Lease) error {
 		return err
 	}
 	h.bridges[l.Bridge] = true
-	if err := h.effect("make tap"); err != nil {
+	if spare := h.spareTAP(); spare != "" {
+		if err := h.effect("rename spare tap"); err != nil {
+			return err
+		}
+		delete(h.taps, spare)
+	} else if err := h.effect("make tap"); err != nil {
 		return err
 	}
 	h.taps[l.TAP] = tap{bridge: l.Bridge, held: true}
 	return nil
+}
+
+// spareTAP names a TAP that is kept ready, if there is one. h.mu is held.
+func (h *Host) spareTAP() string {
+	for name, t := range h.taps {
+		if t.spare {
+			return name
+		}
+	}
+	return ""
+}
+
+// KeepSpares has so many TAPs kept ready from the next one on that is admitted.
+func (h *Host) KeepSpares(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spares = n
+}
+
+// fill makes what is missing of the TAPs that are kept ready. No verb waits for that or hears of its failure. h.mu is held.
+func (h *Host) fill(bridge string) {
+	if h.spares == 0 || h.effect("make spare taps") != nil {
+		return
+	}
+	for n := range h.spares {
+		h.taps[vm.Tag(strings.TrimPrefix(bridge, "banger-")).Spare(n)] = tap{bridge: bridge, held: true, spare: true}
+	}
 }
 
 // Admit implements nic.Links.
@@ -50,6 +84,7 @@ func (h *Host) Admit(_ context.Context, name string) error {
 	}
 	t.held = false
 	h.taps[name] = t
+	h.fill(t.bridge)
 	return nil
 }
 
@@ -66,6 +101,12 @@ func (h *Host) Detach(_ context.Context, name string) error {
 		if h.ports(bridge) > 0 {
 			continue
 		}
+		if h.spareTAP() != "" {
+			if err := h.effect("remove spare taps"); err != nil {
+				return err
+			}
+			maps.DeleteFunc(h.taps, func(_ string, t tap) bool { return t.spare })
+		}
 		if err := h.effect("remove bridge"); err != nil {
 			return err
 		}
@@ -74,10 +115,10 @@ func (h *Host) Detach(_ context.Context, name string) error {
 	return nil
 }
 
-// ports counts a bridge's. h.mu is held.
+// ports counts a bridge's, but for those that are kept ready. h.mu is held.
 func (h *Host) ports(bridge string) (n int) {
 	for _, t := range h.taps {
-		if t.bridge == bridge {
+		if t.bridge == bridge && !t.spare {
 			n++
 		}
 	}
@@ -88,8 +129,11 @@ func (h *Host) ports(bridge string) (n int) {
 func (h *Host) TAPs(context.Context) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Sorted(maps.Keys(h.taps)), nil
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.taps)), func(name string) bool { return h.ready(h.taps[name]) }), nil
 }
+
+// ready reports whether a TAP is kept ready and to be: capacity, not a leak. h.mu is held.
+func (h *Host) ready(t tap) bool { return t.spare && h.ports(t.bridge) > 0 }
 
 // Plant makes a TAP that no verb asked for, on the instance's bridge if there is one.
 func (h *Host) Plant(name string) {

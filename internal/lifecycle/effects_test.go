@@ -78,6 +78,11 @@ func verbs() []verb {
 			w.host.Revive()
 		}
 	}
+	// beside has another VM run, and TAPs kept ready while one does.
+	beside := func(w *world) {
+		w.host.KeepSpares(2)
+		w.must(w.create("other"))
+	}
 	creates := func(w *world) error { return w.create("dev") }
 	starts := func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }
 	stops := func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }
@@ -124,6 +129,10 @@ func verbs() []verb {
 		{"daemon's start after half a delete", "dev", interrupted(created, deletes, "commit deleting"), begins, settled},
 		{"daemon's start after half a restore", "dev", interrupted(deleted, restores, "commit intent"), begins, settled},
 		{"create", "dev", nothing, creates, settled},
+		{"create of a spare TAP", "dev", beside, creates, besideSettled},
+		{"delete of the last beside spare TAPs", "other", beside, func(w *world) error {
+			return w.end(w.m.Delete(w.t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true}))
+		}, besideSettled},
 		{"start", "dev", stopped, starts, settled},
 		{"stop", "dev", created, stops, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
@@ -240,6 +249,15 @@ func settled(t *testing.T, w *world) {
 	w.holds(runningText("dev")...)
 	w.must(w.end(w.m.Delete(t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true, Now: true})))
 	w.holds()
+}
+
+// besideSettled takes the other VM away where it is there, and then checks as settled does.
+func besideSettled(t *testing.T, w *world) {
+	t.Helper()
+	if _, err := w.m.Find(t.Context(), alice, "other"); err == nil {
+		w.must(w.end(w.m.Delete(t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true})))
+	}
+	settled(t, w)
 }
 
 // adopted checks that dev is known or can be adopted still, and then as settled does.

@@ -3,7 +3,9 @@ package vm
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"banger/internal/fault"
@@ -52,6 +54,22 @@ func (t Tag) Marks(device string) bool {
 }
 
 func (t Tag) tap() string { return "bt" + string(t) + "-" }
+
+// MaxSpares bounds how many TAPs of an instance may be kept ready: a number has two digits.
+const MaxSpares = 100
+
+// Spare is the name of the n-th TAP that is kept ready, from 0: with all of a device name's 15 bytes. It becomes a VM's by
+// taking that one's name.
+func (t Tag) Spare(n int) string { return fmt.Sprintf("%s%02d", t.spare(), n) }
+
+// MarksSpare reports whether a device's name is that of a TAP which this instance keeps ready, and its number.
+func (t Tag) MarksSpare(device string) (n int, ok bool) {
+	digits, ok := strings.CutPrefix(device, t.spare())
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil && n >= 0 && t.Valid() && device == t.Spare(n)
+}
+
+func (t Tag) spare() string { return "tap-pool-" + string(t) }
 
 // Valid reports whether the tag has the right form.
 func (t Tag) Valid() bool { return tagPattern.MatchString(string(t)) }

@@ -36,6 +36,21 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+func TestSpareTAPsAreKnownByTheirNames(t *testing.T) {
+	const tag vm.Tag = "1f2e"
+	for _, n := range []int{0, 7, vm.MaxSpares - 1} {
+		name := tag.Spare(n)
+		if got, ok := tag.MarksSpare(name); got != n || !ok || len(name) > 15 || tag.Marks(name) {
+			t.Errorf("%q: %d, %v", name, got, ok)
+		}
+	}
+	for _, other := range []string{"", "tap-pool-1f2e", "tap-pool-1f2e7", "tap-pool-1f2e007", "tap-pool-1f2e+7", "tap-pool-1f2e-7", "tap-pool-abcd00", vm.ID("0123456789ab").TAP(tag)} {
+		if n, ok := tag.MarksSpare(other); ok {
+			t.Errorf("%q is taken for spare TAP %d", other, n)
+		}
+	}
+}
+
 func TestDeviceNamesFitTheKernel(t *testing.T) {
 	const tag vm.Tag = "1f2e"
 	root := vm.ID("0123456789ab").RootDevice(tag)

@@ -66,6 +66,7 @@ func status(a *app.App, s api.Status) {
 		term.Text("operations"), term.Text(strings.Join(running, ", ")),
 		term.Text("firecracker"), firecracker,
 		term.Text("bridge"), term.Text(strings.TrimSpace(s.Bridge+" "+s.Subnet)),
+		term.Text("spare TAPs"), term.Text(spareTAPs(s.SpareTAPs)),
 		term.Text("instance"), term.Text(string(s.Instance)),
 		term.Text("socket"), term.Text(s.Socket),
 		term.Text("state"), term.Text(s.StateDir),
@@ -73,6 +74,14 @@ func status(a *app.App, s api.Status) {
 		term.Text("log"), term.Text(s.Log),
 		term.Text("database"), rebuilt(p, s.Rebuilt),
 	)
+}
+
+// spareTAPs is empty where none are kept.
+func spareTAPs(s api.SpareTAPs) string {
+	if s.Size == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d idle", s.Idle, s.Size)
 }
 
 // rebuilt says what became of a database that was lost; empty when none was.

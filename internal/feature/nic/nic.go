@@ -13,13 +13,14 @@ import (
 
 // Links is what the feature needs of the host.
 type Links interface {
-	// Prepare makes the TAP, on its bridge but down, so that nothing passes, and the bridge where it is missing.
+	// Prepare makes the TAP, of one that is kept ready if there is one, on its bridge but down, so that nothing passes, and
+	// the bridge where it is missing.
 	Prepare(ctx context.Context, lease vm.Lease) error
 	// Admit lets a TAP that is prepared onto the network.
 	Admit(ctx context.Context, tap string) error
-	// Detach removes the TAP, and the bridge with its last port.
+	// Detach removes the TAP, and with the last one the bridge and those that are kept ready.
 	Detach(ctx context.Context, tap string) error
-	// TAPs names those of this instance.
+	// TAPs names those of this instance, but for those that are kept ready while a VM has one.
 	TAPs(ctx context.Context) ([]string, error)
 	// CheckTUN reports whether TAPs can be made.
 	CheckTUN() error

@@ -1,5 +1,5 @@
-// Package link makes and removes the network devices of VMs: one bridge for the instance, and one
-// TAP on it for each running VM. Names are given, so undo needs nothing but the kernel.
+// Package link makes and removes the network devices of VMs: one bridge for the instance, one TAP on it for each running
+// VM, and while there are such a few spare ones. Names are given, so undo needs nothing but the kernel.
 //
 // What it does happens in the network namespace of the calling thread.
 package link
@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
@@ -25,13 +26,18 @@ import (
 type Links struct {
 	tag    vm.Tag
 	bridge string
-	mu     sync.Mutex // a bridge must not go while a TAP is about to join it
+	spares int           // how many TAPs are kept ready
+	taken  chan struct{} // holds one word that a spare may be missing
+	mu     sync.Mutex    // a bridge must not go while a TAP is about to join it
+	used   bool          // a VM's TAP is on the bridge, as far as was seen
 }
 
-// New returns the devices of the instance with this tag.
-func New(tag vm.Tag) *Links { return &Links{tag: tag, bridge: tag.Bridge()} }
+// New returns the devices of the instance with this tag, which keeps so many TAPs ready.
+func New(tag vm.Tag, spares int) *Links {
+	return &Links{tag: tag, bridge: tag.Bridge(), spares: spares, taken: make(chan struct{}, 1)}
+}
 
-// Prepare makes the VM's TAP, and the bridge where it is missing. The TAP is on the bridge, and down: a hypervisor can
+// Prepare makes the VM's TAP, of a spare one if there is one, and the bridge where it is missing. The TAP is on the bridge, and down: a hypervisor can
 // open it, and nothing passes. What exists already is put right.
 func (l *Links) Prepare(ctx context.Context, lease vm.Lease) error {
 	l.mu.Lock()
@@ -43,9 +49,10 @@ func (l *Links) Prepare(ctx context.Context, lease vm.Lease) error {
 	if err != nil {
 		return explain("make bridge", l.bridge, err)
 	}
-	if err := ensureTAP(lease.TAP, master); err != nil {
+	if err := ensureTAP(lease.TAP, master, l.takeOrCreate); err != nil {
 		return explain("make TAP", lease.TAP, err)
 	}
+	l.used = true
 	return nil
 }
 
@@ -56,45 +63,77 @@ func (l *Links) Admit(ctx context.Context, tap string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return explain("bring up TAP", tap, setUp(tap))
+	if err := setUp(tap); err != nil {
+		return explain("bring up TAP", tap, err)
+	}
+	l.refill() // not before: it would make this VM wait for the kernel's one lock of all devices
+	return nil
 }
 
-// Detach removes the TAP, and the bridge with its last port. Gone is success.
+// Detach removes the TAP, and with the last one the bridge and the spare TAPs. Gone is success.
 func (l *Links) Detach(ctx context.Context, tap string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := remove(tap); err != nil {
 		return explain("remove TAP", tap, err)
 	}
-	bridge, err := find(l.bridge)
-	if err != nil || bridge == nil {
-		return explain("find bridge", l.bridge, err)
-	}
-	links, err := dump(ctx, netlink.LinkList)
+	ports, err := l.look(ctx)
 	if err != nil {
 		return explain("list ports of", l.bridge, err)
 	}
-	for _, port := range links {
-		if port.Attrs().MasterIndex == bridge.Attrs().Index {
-			return nil
-		}
+	if l.used {
+		return nil
 	}
-	return explain("remove bridge", l.bridge, remove(l.bridge))
+	return explain("remove bridge", l.bridge, removeAll(append(ports.spares, l.bridge)))
 }
 
-// TAPs names the TAPs that bear the instance's tag, whoever made them.
+// TAPs names the TAPs that bear the instance's tag, whoever made them, but for the spare ones that are to be there.
 func (l *Links) TAPs(ctx context.Context) ([]string, error) {
-	links, err := dump(ctx, netlink.LinkList)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ports, err := l.look(ctx)
 	if err != nil {
 		return nil, explain("list devices", "", err)
 	}
-	var names []string
-	for _, link := range links {
-		if name := link.Attrs().Name; l.tag.Marks(name) && isTAP(link) {
+	names := ports.taps
+	for _, name := range ports.spares {
+		if n, _ := l.tag.MarksSpare(name); !l.used || n >= l.spares {
 			names = append(names, name)
 		}
 	}
 	return names, nil
+}
+
+// devices are those of the instance, as they were seen.
+type devices struct{ taps, spares []string }
+
+// look lists the instance's TAPs, and notes whether a port of its bridge is more than a spare one. l.mu is held.
+func (l *Links) look(ctx context.Context) (devices, error) {
+	var seen devices
+	links, err := dump(ctx, netlink.LinkList)
+	if err != nil {
+		return seen, err
+	}
+	bridge := -1
+	for _, link := range links {
+		if link.Attrs().Name == l.bridge {
+			bridge = link.Attrs().Index
+		}
+	}
+	l.used = false
+	for _, link := range links {
+		name := link.Attrs().Name
+		_, spare := l.tag.MarksSpare(name)
+		switch {
+		case spare && isTAP(link):
+			seen.spares = append(seen.spares, name)
+			continue
+		case l.tag.Marks(name) && isTAP(link):
+			seen.taps = append(seen.taps, name)
+		}
+		l.used = l.used || link.Attrs().MasterIndex == bridge
+	}
+	return seen, nil
 }
 
 // InUse lists the subnets that the host has addresses in or routes to, those of the instance's own
@@ -210,13 +249,13 @@ func onlyAddress(ctx context.Context, link netlink.Link, want netip.Prefix) erro
 }
 
 // ensureTAP makes the TAP or puts it right. It is down: what its guest writes to it is refused until it is up.
-func ensureTAP(name string, master netlink.Link) error {
+func ensureTAP(name string, master netlink.Link, create func(name string) error) error {
 	tap, err := find(name)
 	if err != nil {
 		return err
 	}
 	if tap == nil {
-		if err := createTAP(name); err != nil {
+		if err := create(name); err != nil {
 			return err
 		}
 		if tap, err = netlink.LinkByName(name); err != nil {
@@ -281,6 +320,34 @@ func remove(name string) error {
 		return err
 	}
 	return nil
+}
+
+// removeAll removes devices side by side: for each the kernel waits until nothing of it is in use, most of that time
+// without its lock of all devices. Gone is success.
+func removeAll(names []string) error {
+	var eg errgroup.Group
+	for _, name := range names {
+		device, err := find(name)
+		if err != nil {
+			return errors.Join(err, eg.Wait())
+		}
+		if device == nil {
+			continue
+		}
+		// A socket of its own, opened here: it belongs to this thread's network namespace.
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return errors.Join(err, eg.Wait())
+		}
+		eg.Go(func() error {
+			defer h.Close()
+			if err := h.LinkDel(device); err != nil && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return eg.Wait()
 }
 
 // dump repeats a listing that the kernel says was interrupted by a change.

@@ -71,7 +71,7 @@ func names(t *testing.T) []string {
 
 func TestAttachAndDetach(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
-		links := link.New("ab12")
+		links := link.New("ab12", 0)
 		one, two := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.9.0.6/24")
 		for _, l := range []vm.Lease{one, one, two} { // making what exists is success
 			if err := attach(t, links, l); err != nil {
@@ -158,7 +158,7 @@ func openAsFirecracker(t *testing.T, name string) *os.File {
 // TestNothingPassesBeforeItIsAdmitted speaks as a guest does: it asks, by ARP, who has the gateway's address.
 func TestNothingPassesBeforeItIsAdmitted(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
-		links, l := link.New("ab12"), lease("111111111111", "ab12", "10.9.0.5/24")
+		links, l := link.New("ab12", 0), lease("111111111111", "ab12", "10.9.0.5/24")
 		if err := links.Prepare(t.Context(), l); err != nil {
 			t.Error(err)
 			return
@@ -235,7 +235,7 @@ func whoHas(l vm.Lease) []byte {
 
 func TestAdmitWantsATAP(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
-		err := link.New("ab12").Admit(t.Context(), "btab12-11111111")
+		err := link.New("ab12", 0).Admit(t.Context(), "btab12-11111111")
 		if err == nil || err.Error() != `bring up TAP "btab12-11111111": Link not found` {
 			t.Errorf("got %v", err)
 		}
@@ -244,7 +244,7 @@ func TestAdmitWantsATAP(t *testing.T) {
 
 func TestAttachPutsRight(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
-		links := link.New("ab12")
+		links := link.New("ab12", 0)
 		before := lease("111111111111", "ab12", "10.9.0.5/24")
 		if err := attach(t, links, before); err != nil {
 			t.Error(err)
@@ -286,7 +286,7 @@ func TestADeviceThatIsNotOurs(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		err := attach(t, link.New("ab12"), lease("111111111111", "ab12", "10.9.0.5/24"))
+		err := attach(t, link.New("ab12", 0), lease("111111111111", "ab12", "10.9.0.5/24"))
 		if !fault.Is(err, fault.AlreadyExists) || err.Error() != `make TAP "btab12-11111111": another kind of device has this name: bridge` {
 			t.Errorf("got %v", err)
 		}
@@ -295,12 +295,12 @@ func TestADeviceThatIsNotOurs(t *testing.T) {
 
 func TestInUse(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
-		links := link.New("ab12")
+		links := link.New("ab12", 0)
 		if err := attach(t, links, lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
 			t.Error(err)
 			return
 		}
-		other := link.New("cd34")
+		other := link.New("cd34", 0)
 		if err := attach(t, other, lease("333333333333", "cd34", "172.30.4.9/20")); err != nil {
 			t.Error(err)
 			return
@@ -334,7 +334,7 @@ func TestInUse(t *testing.T) {
 }
 
 func TestCheckTUN(t *testing.T) {
-	if err := link.New("ab12").CheckTUN(); err != nil {
+	if err := link.New("ab12", 0).CheckTUN(); err != nil {
 		t.Error(err)
 	}
 }

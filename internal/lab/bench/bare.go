@@ -69,7 +69,7 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string) (bare, error) 
 	if img.Init != "" {
 		b.Guest.Init = []string{img.Init}
 	}
-	return bare{work: work, layout: layout, links: link.New(tag), vm: v, config: b.Guest}, nil
+	return bare{work: work, layout: layout, links: link.New(tag, 0), vm: v, config: b.Guest}, nil
 }
 
 // boot boots once, and has Firecracker write a snapshot of what it booted.

@@ -87,21 +87,36 @@ func processes(host fs.FS, o Options) ([]string, error) {
 	return out, nil
 }
 
+// links lists network devices, with the bridges that they are on. TAPs that are kept ready are left out while something
+// else is on their bridge: how many there are changes by itself. Once they are alone, they are left over.
 func links(host fs.FS, _ Options) ([]string, error) {
 	dirs, err := fs.Glob(host, "sys/class/net/*")
 	if err != nil {
 		return nil, err
 	}
+	masters, used := map[string]string{}, map[string]bool{}
+	for _, dir := range dirs {
+		if master, err := fs.ReadLink(host, dir+"/master"); err == nil {
+			masters[dir] = path.Base(master)
+			used[masters[dir]] = used[masters[dir]] || !spare(dir)
+		}
+	}
 	var out []string
 	for _, dir := range dirs {
+		master := masters[dir]
+		if spare(dir) && used[master] {
+			continue
+		}
 		line := "link " + path.Base(dir)
-		if master, err := fs.ReadLink(host, dir+"/master"); err == nil {
-			line += " master " + path.Base(master)
+		if master != "" {
+			line += " master " + master
 		}
 		out = append(out, line)
 	}
 	return out, nil
 }
+
+func spare(dir string) bool { return strings.HasPrefix(path.Base(dir), "tap-pool-") }
 
 func loops(host fs.FS, _ Options) ([]string, error) {
 	return contents(host, "loop", "sys/block/loop*/loop/backing_file")

@@ -76,6 +76,32 @@ func TestReadNothingBelow(t *testing.T) {
 	}
 }
 
+// TestTAPsThatAreKeptReady are no difference while a VM's TAP is on their bridge, and a leak when none is.
+func TestTAPsThatAreKeptReady(t *testing.T) {
+	h := host()
+	master := &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("../br0")}
+	h["sys/class/net/tap-pool-ab1200/master"] = master
+	h["sys/class/net/tap-pool-ab1201/mtu"] = file("1500") // off its bridge
+	for _, want := range [][]string{
+		{"+ link tap-pool-ab1201"},
+		{"+ link tap-pool-ab1200 master br0", "+ link tap-pool-ab1201", "- link tap1 master br0"},
+	} {
+		before, err := hoststate.Read(host(), nil, hoststate.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := hoststate.Read(h, nil, hoststate.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, hoststate.Diff(before, after)); d != "" {
+			t.Error(d)
+		}
+		delete(h, "sys/class/net/tap1/mtu")
+		delete(h, "sys/class/net/tap1/master")
+	}
+}
+
 // TestReadThisHost holds that the real /proc and /sys have the shape that Read expects.
 func TestReadThisHost(t *testing.T) {
 	if _, err := hoststate.Read(os.DirFS("/"), nil, hoststate.Options{Below: t.TempDir()}); err != nil {
