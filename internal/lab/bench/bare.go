@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"banger/internal/agentproto"
 	"banger/internal/fault"
@@ -149,11 +151,13 @@ func (b bare) machine(ctx context.Context) (m *machine, err error) {
 	if err := b.furnish(ctx, jail); err != nil {
 		return nil, err
 	}
-	if err := b.links.Prepare(ctx, b.vm.Lease); err != nil {
+	lease := b.vm.Lease
+	lease.TAP = b.tap()
+	if err := b.links.Prepare(ctx, lease); err != nil {
 		return nil, err
 	}
-	m.later(func(ctx context.Context) error { return b.links.Detach(ctx, b.vm.Lease.TAP) })
-	if err := b.links.Admit(ctx, b.vm.Lease.TAP); err != nil {
+	m.later(func(ctx context.Context) error { return b.links.Detach(ctx, lease.TAP) })
+	if err := b.links.Admit(ctx, lease.TAP); err != nil {
 		return nil, err
 	}
 	w := &witness{ready: m.ready}
@@ -220,6 +224,7 @@ func (m *machine) snapshot(ctx context.Context) (time.Duration, error) {
 	if err := d.Pause(ctx, m.vm.ID); err != nil {
 		return 0, err
 	}
+	unix.Sync() // what the guest wrote is not to be written along
 	begun := time.Now()
 	err := d.Snapshot(ctx, m.vm.ID, vm.Snapshot{State: filepath.Join(m.state.State, "state"), Memory: filepath.Join(m.state.State, "memory")})
 	return time.Since(begun), err
@@ -257,13 +262,25 @@ func (w *witness) note(stage string, at time.Duration) {
 	w.so.clock = at
 }
 
-// furnish fills the directory as the VM's was filled: the same kernel, initrd and configuration, and
+// tap names the TAP. The VM's own would be taken for one that nobody holds, and the daemon removes such.
+func (b bare) tap() string { return "bench-" + string(b.vm.ID[:8]) }
+
+// furnish fills the directory as the VM's was filled: the same kernel, initrd and configuration but for the TAP, and
 // fresh clones of the same disks.
 func (b bare) furnish(ctx context.Context, dir string) error {
-	for _, name := range []string{vm.FileKernel, vm.FileInitrd, fileConfig} {
-		if err := os.Link(filepath.Join(b.layout.Jail(b.vm.ID), name), filepath.Join(dir, name)); err != nil {
+	jail := b.layout.Jail(b.vm.ID)
+	for _, name := range []string{vm.FileKernel, vm.FileInitrd} {
+		if err := os.Link(filepath.Join(jail, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}
+	}
+	config, err := os.ReadFile(filepath.Join(jail, fileConfig))
+	if err != nil {
+		return err
+	}
+	config = bytes.ReplaceAll(config, []byte(b.vm.Lease.TAP), []byte(b.tap()))
+	if err := os.WriteFile(filepath.Join(dir, fileConfig), config, 0o600); err != nil {
+		return err
 	}
 	from := b.layout.Image(b.vm.Image.ID)
 	_, root := block.Disks{}.Clone(ctx, filepath.Join(from, image.FileRoot), filepath.Join(dir, vm.FileRootDisk), b.vm.Spec.RootDisk)
