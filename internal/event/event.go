@@ -21,7 +21,8 @@ const (
 	VMDeleted  Kind = "vm.deleted"
 	VMRestored Kind = "vm.restored" // it came back with its disks
 	VMRenamed  Kind = "vm.renamed"
-	VMSet      Kind = "vm.set" // what its owner asked for has changed
+	VMSet      Kind = "vm.set"    // what its owner asked for has changed
+	VMAils     Kind = "vm.ailing" // it runs, and what it has does not serve it any more
 
 	OperationBegan Kind = "operation.began"
 	OperationEnded Kind = "operation.ended"
@@ -109,6 +110,10 @@ func OfChange(before, after vm.VM) []Event {
 		if before.Reason != after.Reason { // else it says why it was in the state before
 			e.Reason = after.Reason
 		}
+		out = append(out, e)
+	} else if after.State == vm.Running && after.Reason != "" && before.Reason != after.Reason {
+		e := ofVM(VMAils, after)
+		e.Reason = after.Reason
 		out = append(out, e)
 	}
 	return out

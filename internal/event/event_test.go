@@ -26,6 +26,7 @@ func TestOfChange(t *testing.T) {
 		{"its process", func(v *vm.VM) { v.Process = &vm.Process{PID: 7} }, ""},
 		{"an old reason is not this state's", func(v *vm.VM) { v.State = vm.Starting }, "vm.starting dev"},
 		{"a new reason is", func(v *vm.VM) { v.State, v.Reason = vm.Stopped, "powered off" }, "vm.stopped dev powered off"},
+		{"it ails", func(v *vm.VM) { v.Reason = "its root overlay is lost" }, ""},
 		{"all at once", func(v *vm.VM) {
 			v.Name, v.Labels, v.Spec.VCPU, v.State, v.Reason = "prod", map[string]string{"a": "b"}, 4, vm.Running, ""
 		}, "vm.renamed prod was dev, vm.set prod [labels vcpu], vm.running prod"},
@@ -49,6 +50,20 @@ func TestOfChange(t *testing.T) {
 		if text := strings.Join(got, ", "); text != c.want {
 			t.Errorf("%s: told %q, want %q", c.name, text, c.want)
 		}
+	}
+}
+
+// TestAnAilmentIsTold tells once of a VM that runs on though something of it is lost.
+func TestAnAilmentIsTold(t *testing.T) {
+	before := vm.VM{ID: "0123456789ab", Name: "dev", Owner: 1000, State: vm.Running}
+	after := before
+	after.Reason = "its root overlay is lost"
+	told := event.OfChange(before, after)
+	if len(told) != 1 || told[0].Kind != event.VMAils || told[0].Reason != after.Reason || told[0].State != "" {
+		t.Errorf("told %+v", told)
+	}
+	if again := event.OfChange(after, after); len(again) != 0 {
+		t.Errorf("told again %+v", again)
 	}
 }
 

@@ -54,6 +54,12 @@ type Holder interface {
 	Admit(ctx context.Context, v vm.VM, report Report) error
 }
 
+// Examiner looks whether what a VM that runs has still serves it, from time to time. It changes nothing. fault.Corrupt
+// says what is lost.
+type Examiner interface {
+	Examine(ctx context.Context, v vm.VM) error
+}
+
 // Remover removes the resources of the record kinds it names. What is already gone is success.
 type Remover interface {
 	Removes() vm.RecordKind

@@ -76,6 +76,20 @@ func (d devices) Grow(_ context.Context, o vm.Overlay) error {
 	return nil
 }
 
+// Usable implements disk.Devices. Looking is no effect.
+func (d devices) Usable(device string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o, up := d.overlays[device]
+	switch {
+	case !up:
+		return fmt.Errorf("look at device: %w", fs.ErrNotExist)
+	case d.lost[o.Cow]:
+		return fault.New(fault.Corrupt, "its root overlay is lost").WithHint("make another")
+	}
+	return nil
+}
+
 // Flush implements disk.Devices.
 func (d devices) Flush(vm.Overlay) error {
 	d.mu.Lock()

@@ -120,7 +120,9 @@ func verbs() []verb {
 	keeps := func(w *world) error { return w.end(w.m.Checkpoint(w.t.Context(), alice, "dev", "before")) }
 	rollsBack := func(w *world) error { return w.end(w.m.Rollback(w.t.Context(), alice, "dev", "before")) }
 	checkpointed := func(w *world) { created(w); w.must(keeps(w)) }
+	lostOverlay := func(w *world) { created(w); w.host.LoseOverlay(w.find("dev").ID) }
 	return []verb{
+		{"reconcile a lost overlay", "dev", over(lostOverlay), reconciles, settled},
 		{"fork", "dev", created, forks, forkSettled},
 		{"fork stopped", "dev", stopped, forks, forkSettled},
 		{"checkpoint", "dev", created, keeps, warmSettled},

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/hosttest"
 	"banger/internal/lifecycle"
@@ -248,6 +249,21 @@ func TestALostRootOverlayIsSaid(t *testing.T) {
 	w.boot()
 	w.must(w.create("dev"))
 	w.host.LoseOverlay(w.find("dev").ID)
+	for range 2 { // it is told once
+		w.looks(true)
+	}
+	if v := w.find("dev"); v.State != vm.Running || v.Reason != "its root overlay is lost" {
+		t.Errorf("while it runs it is %s (%s)", v.State, v.Reason)
+	}
+	told := 0
+	for _, e := range w.events() {
+		if e.Kind == event.VMAils && e.Reason == "its root overlay is lost" {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d events tell of it", told)
+	}
 	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
 	err := w.end(w.m.Start(t.Context(), alice, "dev"))
 	if code(err) != fault.Corrupt || err.Error() != `start VM "dev": its root overlay is lost` || fault.From(err).Hint == "" {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"banger/internal/fault"
 	"banger/internal/feature"
 	"banger/internal/image"
 	"banger/internal/op"
@@ -198,6 +199,11 @@ func (m *Manager) seen(ctx context.Context, v vm.VM) (reconcile.Seen, error) {
 		default:
 		}
 	}
+	if s.Alive && v.State == vm.Running {
+		if s.Ails = m.examine(ctx, v); s.Ails != nil && !fault.Is(s.Ails, fault.Corrupt) {
+			return s, s.Ails
+		}
+	}
 	records, err := m.store.Records(ctx, v.ID)
 	if err != nil {
 		return s, err
@@ -208,6 +214,18 @@ func (m *Manager) seen(ctx context.Context, v vm.VM) (reconcile.Seen, error) {
 	}
 	s.InTrash = slices.ContainsFunc(m.trashed(), func(t vm.VM) bool { return t.ID == v.ID })
 	return s, nil
+}
+
+// examine asks the features whether what a VM that runs has still serves it.
+func (m *Manager) examine(ctx context.Context, v vm.VM) error {
+	for _, f := range m.features {
+		if e, ok := f.(feature.Examiner); ok {
+			if err := e.Examine(ctx, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // mend does what a finding about a VM asks for, or begins an operation that will. The VM's lock is held.
@@ -243,6 +261,8 @@ func (m *Manager) mend(ctx context.Context, v vm.VM, f reconcile.Finding) (begun
 			f.As = m.crashed(f.As, false)
 		}
 		return false, m.rest(f.As, nil)
+	case reconcile.Ailing:
+		return false, m.commit(ctx, vm.Change{VM: f.As})
 	case reconcile.Undescribed:
 		return false, m.dirs.Write(v)
 	case reconcile.Trashed:

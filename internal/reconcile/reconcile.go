@@ -20,6 +20,7 @@ const (
 	Adrift      Kind = "adrift"      // its hypervisor lives, and this daemon has no hold of it: it is taken back
 	Ended       Kind = "ended"       // its hypervisor has gone unnoticed: it is brought to rest
 	Outdated    Kind = "outdated"    // its description is newer than the database: the description is taken in
+	Ailing      Kind = "ailing"      // it runs, and what it has does not serve it any more: its state says so
 	Undescribed Kind = "undescribed" // its description is missing or older: it is written
 	Unrecorded  Kind = "unrecorded"  // nothing says what it holds: its records are made again
 	Trashed     Kind = "trashed"     // its directory is in the trash: the database forgets it
@@ -58,6 +59,7 @@ type Seen struct {
 	Gone      bool   // this daemon has seen that hypervisor end
 	Alive     bool   // its hypervisor lives
 	BootID    string // of the host's kernel, as in vm.Process
+	Ails      error  // what it has on the host does not serve it any more
 	Recorded  bool   // the store says what it holds
 	Directory *Directory
 	InTrash   bool // the trash has a directory of its id
@@ -101,6 +103,11 @@ func VM(v vm.VM, s Seen) (Finding, bool) {
 		}
 		if v.State == vm.Stopping {
 			return as(Interrupted, "its stop was cut short", "finish it")
+		}
+		if why := fault.From(s.Ails); why != nil && v.State == vm.Running && v.Reason != why.Msg {
+			f.As, f.Hint = v, why.Hint
+			f.As.Reason = why.Msg
+			return as(Ailing, why.Msg, "have its state say so")
 		}
 	case vm.Stopped, vm.Crashed:
 	}

@@ -49,11 +49,17 @@ func TestVM(t *testing.T) {
 		"gone with the host":    {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.BootID = "another" }, reconcile.Ended, "call it stopped: the host was restarted"},
 		"gone while stopping":   {vm.Stopping, nil, reconcile.Ended, "call it stopped: its stop was interrupted by the daemon's end"},
 		"gone, and not settled": {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.Held, s.Gone = true, true }, reconcile.Ended, "settle it"},
-		"half a stop":           {vm.Stopping, func(_ vm.VM, s *reconcile.Seen) { s.Held, s.Alive = true, true }, reconcile.Interrupted, "finish it"},
-		"no records":            {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.Recorded = false }, reconcile.Unrecorded, "record it again"},
-		"a newer description":   {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, time.Second) }, reconcile.Outdated, "take in what its directory says"},
-		"an older description":  {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, -time.Second) }, reconcile.Undescribed, "write it"},
-		"no description":        {vm.Crashed, func(_ vm.VM, s *reconcile.Seen) { s.Directory.Err = errors.New("no such file") }, reconcile.Undescribed, "write it"},
+		"ailing": {vm.Running, func(_ vm.VM, s *reconcile.Seen) {
+			s.Held, s.Alive, s.Ails = true, true, fault.New(fault.Corrupt, "its root overlay is lost")
+		}, reconcile.Ailing, "have its state say so"},
+		"ailing as it says": {vm.Running, func(v vm.VM, s *reconcile.Seen) {
+			s.Held, s.Alive, s.Ails = true, true, fault.New(fault.Corrupt, "%s", v.Reason)
+		}, "", ""},
+		"half a stop":          {vm.Stopping, func(_ vm.VM, s *reconcile.Seen) { s.Held, s.Alive = true, true }, reconcile.Interrupted, "finish it"},
+		"no records":           {vm.Running, func(_ vm.VM, s *reconcile.Seen) { s.Recorded = false }, reconcile.Unrecorded, "record it again"},
+		"a newer description":  {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, time.Second) }, reconcile.Outdated, "take in what its directory says"},
+		"an older description": {vm.Stopped, func(v vm.VM, s *reconcile.Seen) { s.Directory = described(v, -time.Second) }, reconcile.Undescribed, "write it"},
+		"no description":       {vm.Crashed, func(_ vm.VM, s *reconcile.Seen) { s.Directory.Err = errors.New("no such file") }, reconcile.Undescribed, "write it"},
 		"a description of a newer banger": {vm.Stopped, func(_ vm.VM, s *reconcile.Seen) {
 			s.Directory.Err = fault.New(fault.Incompatible, "it has schema 9")
 		}, reconcile.Undescribed, ""},

@@ -84,6 +84,10 @@ func listTable(a *app.App, vms []api.VM) {
 	if anyLabels {
 		heading = append(heading, "LABELS")
 	}
+	anyAils := slices.ContainsFunc(vms, func(v api.VM) bool { return ails(v) != "" })
+	if anyAils {
+		heading = append(heading, "AILS")
+	}
 	rows := make([][]term.Cell, len(vms))
 	for i, v := range vms {
 		row := []term.Cell{
@@ -102,9 +106,20 @@ func listTable(a *app.App, vms []api.VM) {
 		if anyLabels {
 			row = append(row, term.Text(labelText(v.Labels)))
 		}
+		if anyAils {
+			row = append(row, term.Text(ails(v)))
+		}
 		rows[i] = row
 	}
 	term.Table(a.IO.Out, p, heading, rows)
+}
+
+// ails is what does not serve a VM any more that runs on.
+func ails(v api.VM) string {
+	if v.State != nouns.Running {
+		return ""
+	}
+	return v.Reason
 }
 
 func uptime(v api.VM, now time.Time) string {

@@ -19,6 +19,8 @@ type Devices interface {
 	Up(ctx context.Context, o vm.Overlay) error
 	// Grow makes it larger, the device where there is one and else the file.
 	Grow(ctx context.Context, o vm.Overlay) error
+	// Usable tells whether a device still takes and holds what is written: fault.Corrupt says that it does not.
+	Usable(device string) error
 	// Flush has all that was written to it in its file.
 	Flush(o vm.Overlay) error
 	// Down removes the device and its node. Gone is success.
@@ -121,6 +123,14 @@ func (f *RootFeature) Provision(ctx context.Context, v vm.VM, from string, repor
 		}
 		report(method)
 	})
+}
+
+// Examine looks whether the kernel has given up the device.
+func (f *RootFeature) Examine(_ context.Context, v vm.VM) error {
+	if v.RootBackend != vm.RootSnapshot {
+		return nil
+	}
+	return f.snapshot.devices.Usable(v.ID.RootDevice(f.snapshot.tag))
 }
 
 // Removes implements feature.Remover.
