@@ -168,7 +168,7 @@ func Stranger(d Directory, alive bool) Finding {
 	f := Finding{Kind: Unknown, Owner: Nobody, Subject: "directory " + d.Path, Why: "the database knows no VM of this directory"}
 	if d.Err != nil {
 		f.Why += ", and it does not say which: " + d.Err.Error()
-		f.Hint = "a VM's disks are root.ext4 and work.ext4 in its folder jail"
+		f.Hint = "a VM's disks are root.ext4 (or root.cow) and work.ext4 in its folder jail"
 		return f
 	}
 	f.VM, f.Name, f.Owner = d.VM.ID, d.VM.Name, d.VM.Owner
