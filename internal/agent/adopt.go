@@ -8,6 +8,10 @@ import (
 	"banger/internal/agentproto"
 )
 
+// ErrOthers is returned by Machine.Adopt for a machine that may let in whoever another lets in, or show that one's keys.
+// Nobody is to use it.
+var ErrOthers = errors.New("it would keep keys of another guest")
+
 // hold makes the guest fit for a snapshot.
 func (r *requests) hold(h agentproto.Hold) agentproto.Response {
 	if h.For <= 0 || h.For > agentproto.MaxHold {
@@ -37,6 +41,9 @@ func (r *requests) adopt(ctx context.Context, a agentproto.Adopt) agentproto.Res
 	}
 	_, err := Follow(r.agent.Machine, a.Now, r.agent.Log)
 	warning := errors.Join(err, r.agent.Machine.Adopt(ctx, a.Config))
+	if errors.Is(warning, ErrOthers) {
+		return outcome(warning)
+	}
 	identity := Identity{Token: a.Token, Services: a.Config.Services}
 	if err := r.agent.Machine.Keep(identity); err != nil {
 		return outcome(fmt.Errorf("keep the token: %w", err))

@@ -91,8 +91,11 @@ func (machine) Reseed(entropy []byte) error {
 
 // Adopt fails in part where there is no hostname.
 func (machine) Adopt(_ context.Context, cfg agentproto.GuestConfig) error {
-	if cfg.Hostname == "" {
+	switch cfg.Hostname {
+	case "":
 		return errors.New("no name")
+	case "keyless":
+		return fmt.Errorf("%w: no space left on device", agent.ErrOthers)
 	}
 	return nil
 }
@@ -192,6 +195,7 @@ func TestRequests(t *testing.T) {
 		{adopt(func(a *agentproto.Adopt) { a.Token = strings.Repeat("x", 129) }), agentproto.Response{Error: "a token of 129 bytes: it takes 1 to 128"}},
 		{adopt(func(a *agentproto.Adopt) { a.Config.Network = &agentproto.Network{MAC: "eth0"} }), agentproto.Response{Error: "address eth0: invalid MAC address"}},
 		{adopt(func(a *agentproto.Adopt) { a.Config.Hostname = "" }), agentproto.Response{Adopted: &agentproto.Adopted{Warning: "no name"}}},
+		{adopt(func(a *agentproto.Adopt) { a.Config.Hostname = "keyless" }), agentproto.Response{Error: "it would keep keys of another guest: no space left on device"}},
 		{adopt(func(a *agentproto.Adopt) { a.Entropy = make([]byte, 64) }), agentproto.Response{Error: "take the entropy: operation not permitted"}},
 		{adopt(func(a *agentproto.Adopt) { a.Token = "full" }), agentproto.Response{Error: "keep the token: no space left on device"}},
 		{agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: 70000}}, agentproto.Response{Error: "dial tcp: address 70000: invalid port"}},

@@ -19,7 +19,8 @@ const (
 	minRedial       = 50 * time.Millisecond // after a connection that was welcome
 	maxRedial       = 2 * time.Second       // while nobody answers: the daemon may be down for days
 	refusedRedial   = 30 * time.Second      // a daemon that speaks no version of ours may be replaced
-	serviceInterval = 50 * time.Millisecond
+	serviceInterval = 50 * time.Millisecond // at least, between two looks at what listens
+	serviceRest     = 20                    // times what a look took: it reads all sockets, while the guest has to boot
 )
 
 // ErrRefused is returned by Greet when the host does not want this agent.
@@ -207,6 +208,7 @@ func (h *control) use(c net.Conn) {
 // told again.
 func (h *control) reportReady(ctx context.Context, conn net.Conn) {
 	for {
+		begun := time.Now()
 		up, err := h.poll()
 		if err != nil {
 			h.agent.Log.Error("look for listening services", "error", err)
@@ -215,7 +217,7 @@ func (h *control) reportReady(ctx context.Context, conn net.Conn) {
 			h.send(conn, agentproto.FromAgent{Ready: &agentproto.Ready{Uptime: h.agent.Machine.Uptime(), Services: up}})
 			return
 		}
-		if pause(ctx, serviceInterval) != nil {
+		if pause(ctx, max(serviceInterval, serviceRest*time.Since(begun))) != nil {
 			return
 		}
 	}

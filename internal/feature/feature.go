@@ -8,6 +8,7 @@ package feature
 
 import (
 	"context"
+	"net"
 
 	"banger/internal/agentproto"
 	"banger/internal/image"
@@ -37,6 +38,12 @@ type Provisioner interface {
 // stands still meanwhile.
 type Saver interface {
 	Save(ctx context.Context, v vm.VM, to string, report Report) error
+}
+
+// Rehearser does once, in a guest of which a golden snapshot is to be taken, what the user of a VM will do first: so that
+// what it needs is in the guest's memory already. dial reaches a port in the guest.
+type Rehearser interface {
+	Rehearse(ctx context.Context, v vm.VM, b Blueprint, dial func(ctx context.Context, host string, port int) (net.Conn, error)) error
 }
 
 // Upper makes or checks what a running VM needs, before every start. It is idempotent: what exists

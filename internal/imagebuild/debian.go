@@ -49,6 +49,7 @@ func packages() []string {
 func bootstrap(suite, mirror, dir string) []string {
 	argv := []string{
 		"mmdebstrap", "--variant=minbase", "--mode=root", "--include=" + strings.Join(packages(), ","),
+		"--customize-hook=" + rootSession,
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
 		suite, dir,
 	}
@@ -57,6 +58,20 @@ func bootstrap(suite, mirror, dir string) []string {
 	}
 	return argv
 }
+
+// rootSession keeps root's logins from being logind's: it would start an instance of systemd for root at the first one, and
+// that is most of what a first login costs. Everybody else's are. The rule has to stand right before pam_systemd's, whose
+// profile has the priority 0.
+const rootSession = `cat > "$1/usr/share/pam-configs/banger-root" <<'END'
+Name: Logins of root that logind does not manage
+Default: yes
+Priority: 1
+Session-Type: Additional
+Session-Interactive-Only: yes
+Session:
+	[success=1 default=ignore]	pam_succeed_if.so quiet uid eq 0
+END
+chroot "$1" pam-auth-update --package`
 
 // masked units would fight the agent for the NIC, wait for a console that nobody watches, or wake an
 // idle guest.

@@ -279,6 +279,7 @@ func (m *Manager) ends(key string) {
 func (m *Manager) template(ctx context.Context, r WarmRequest, img image.Manifest) (vm.VM, error) {
 	v, err := m.draft(ctx, vm.Caller{}, CreateRequest{Spec: vm.Spec{VCPU: r.VCPU, Memory: r.Memory}}, img)
 	v.Name, v.Owner, v.Template = "golden-"+string(v.ID), reconcile.Nobody, true
+	v.Access.AuthorizedKeys = []string{v.Access.HostKey} // for the rehearsal; whoever goes on from here forgets it
 	return v, err
 }
 
@@ -325,7 +326,7 @@ func (m *Manager) capture(ctx context.Context, job *op.Job, v vm.VM, frozen snap
 		return err
 	}
 	quiet := step{"quiet", func(ctx context.Context, _ feature.Report) error { return m.quiet(ctx, l) }}
-	if err := run(ctx, job, group{quiet}, group{m.emptied(dir)}); err != nil {
+	if err := run(ctx, job, m.rehearse(v, b, l), group{quiet}, group{m.emptied(dir)}); err != nil {
 		return err
 	}
 	if err := m.still(ctx, job, v, l, dir); err != nil {
@@ -335,6 +336,31 @@ func (m *Manager) capture(ctx context.Context, job *op.Job, v vm.VM, frozen snap
 		return m.Snaps.Seal(ctx, dir, snapshot.Manifest{Name: frozen.Key(), Created: time.Now(), Frozen: frozen, VM: v})
 	}}
 	return run(ctx, job, group{seal})
+}
+
+// rehearseBudget bounds what a template is made to do before it is caught.
+const rehearseBudget = time.Minute
+
+// rehearse lists the steps that make a template do what its VMs' users will do first. One that cannot is no worse a
+// template for it.
+func (m *Manager) rehearse(v vm.VM, b feature.Blueprint, l *live) group {
+	var g group
+	for _, f := range m.features {
+		r, ok := f.(feature.Rehearser)
+		if !ok {
+			continue
+		}
+		g = append(g, step{"rehearse " + f.Name(), func(ctx context.Context, report feature.Report) error {
+			ctx, cancel := context.WithTimeout(ctx, rehearseBudget)
+			defer cancel()
+			if err := r.Rehearse(ctx, v, b, l.agent().Dial); err != nil {
+				report("left out: " + err.Error())
+				m.log.Warn("a template's rehearsal", "feature", f.Name(), "error", err)
+			}
+			return nil
+		}})
+	}
+	return g
 }
 
 // still has a guest fall silent and stand still, and takes a snapshot of it into a directory. The guest stands still

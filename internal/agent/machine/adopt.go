@@ -55,7 +55,12 @@ func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 		return err
 	}
 	defer root.Close()
-	parts := []func() error{func() error { return settings.Write(root, cfg) }}
+	parts := []func() error{func() error {
+		if err := settings.Write(root, cfg); err != nil {
+			return fmt.Errorf("%w: %w", agent.ErrOthers, err)
+		}
+		return nil
+	}}
 	if cfg.Hostname != "" {
 		parts = append(parts, func() error { return setHostname(cfg.Hostname) })
 	}

@@ -39,9 +39,7 @@ func Write(root *os.Root, cfg agentproto.GuestConfig) error {
 	for _, f := range cfg.Files {
 		try(put(root, strings.TrimPrefix(path.Clean("/"+f.Path), "/"), string(f.Content), fs.FileMode(f.Mode).Perm()))
 	}
-	if len(cfg.AuthorizedKeys) > 0 {
-		try(authorizedKeys(root, cfg.AuthorizedKeys))
-	}
+	try(authorizedKeys(root, cfg.AuthorizedKeys))
 	return errors.Join(errs...)
 }
 
@@ -69,11 +67,19 @@ func Secret(root *os.Root, name, content string) error {
 	return put(root, name, content, 0o600)
 }
 
+// authorizedKeys lets these keys in, and those no more that it let in before.
 func authorizedKeys(root *os.Root, keys []string) error {
+	const file = "root/.ssh/authorized_keys"
+	if len(keys) == 0 {
+		if _, err := root.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return edit(root, file, 0o600, removeBlock)
+	}
 	if err := mkdir(root, "root/.ssh", 0o700); err != nil {
 		return err
 	}
-	return edit(root, "root/.ssh/authorized_keys", 0o600, func(old string) string {
+	return edit(root, file, 0o600, func(old string) string {
 		return replaceBlock(old, strings.Join(keys, "\n")+"\n")
 	})
 }
@@ -94,11 +100,25 @@ func replaceBlock(old, body string) string {
 		}
 		return old + block
 	}
-	// Without its last line the block's extent is unknown: then only its first line is ours.
-	if _, after, ok := cutLine(rest, blockEnd); ok {
-		rest = after
+	return before + block + afterBlock(rest)
+}
+
+// removeBlock takes our block away; all other lines stay.
+func removeBlock(old string) string {
+	before, rest, found := cutLine(old, blockBegin)
+	if !found {
+		return old
 	}
-	return before + block + rest
+	return before + afterBlock(rest)
+}
+
+// afterBlock is what follows our block, of which the first line is gone already. Without its last line its extent is
+// unknown: then only the first is ours.
+func afterBlock(rest string) string {
+	if _, after, ok := cutLine(rest, blockEnd); ok {
+		return after
+	}
+	return rest
 }
 
 // cutLine splits text around its first line that equals line.

@@ -1,6 +1,7 @@
 package settings_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -228,6 +229,24 @@ func TestAnotherIdentityReplacesTheFirst(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(fresh, "root/.ssh/authorized_keys"), append(want, "ssh-ed25519 mine\n"...), 0o600))
 	if d := cmp.Diff(tree(t, fresh), tree(t, dir)); d != "" {
 		t.Error(d)
+	}
+}
+
+// Who was let in is let in no more; what is not ours stays.
+func TestNoKeysTakeTheKeysAway(t *testing.T) {
+	dir := t.TempDir()
+	must(t, write(t, dir, agentproto.GuestConfig{}))
+	keys := filepath.Join(dir, "root/.ssh/authorized_keys")
+	if _, err := os.Lstat(keys); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file for no keys: %v", err)
+	}
+	must(t, write(t, dir, agentproto.GuestConfig{AuthorizedKeys: []string{"ssh-ed25519 template"}}))
+	old, err := os.ReadFile(keys)
+	must(t, err)
+	must(t, os.WriteFile(keys, append([]byte("ssh-ed25519 before\n"), append(old, "ssh-ed25519 after\n"...)...), 0o600))
+	must(t, write(t, dir, agentproto.GuestConfig{}))
+	if got, err := os.ReadFile(keys); err != nil || string(got) != "ssh-ed25519 before\nssh-ed25519 after\n" {
+		t.Errorf("left is %q, %v", got, err)
 	}
 }
 

@@ -48,6 +48,8 @@ func (s Session) Args() []string {
 		"StrictHostKeyChecking=yes",
 		"HostKeyAlias=" + string(s.VM),
 		"HostKeyAlgorithms=" + ssh.KeyAlgoED25519,
+		// It never leaves the host, so nobody can keep it for a quantum computer: what is quickest will do.
+		"KexAlgorithms=" + strings.Join([]string{ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org", ssh.KeyExchangeECDHP256, ssh.KeyExchangeDH14SHA256}, ","),
 		"UpdateHostKeys=no",
 		"CheckHostIP=no",
 		"LogLevel=ERROR", // errors show; notes about known hosts and closed connections do not
