@@ -32,6 +32,14 @@ type crashWalk struct {
 	done int                        // how many verbs
 }
 
+// crashVerb is a verb that is done to dev where it stands.
+type crashVerb struct {
+	from          string
+	command       []string
+	before, after []string // commands around it, each time; none where empty
+	only          *regexp.Regexp
+}
+
 // crashPoints kills the daemon at each labelled point of each verb, and compares the host after its restart with how it was
 // before in the same state:
 //
@@ -39,7 +47,12 @@ type crashWalk struct {
 //
 // Each line of FILE is a verb, "STATE COMMAND…", which is done to the VM dev in that state; or "except KIND", a kind of
 // operation that is none of them. There must be at least so many points, and a verb for each other kind. {n} in a command is
-// a number that grows with each verb that is done, from 130 on, so that there is something to do each time.
+// a number that grows with each verb that is done, from 130 on, so that there is something to do each time. Before a verb's
+// line there may be such as concern that verb alone:
+//
+//	only REGEXP       takes those of its points that match
+//	before COMMAND…   what else is to be there, before each time
+//	after COMMAND…    checks and removes what else is there, once the next daemon has come to rest
 func (h *hosts) crashPoints(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 || neg {
 		ts.Fatalf("usage: crash-points LEAST FILE")
@@ -49,14 +62,26 @@ func (h *hosts) crashPoints(ts *testscript.TestScript, neg bool, args []string) 
 	w := &crashWalk{hosts: h, ts: ts, dir: ts.Getenv("BANGER_CRASHPOINTS"), refs: map[string]hoststate.State{}}
 	var except []string
 	points, begun := 0, time.Now()
+	next := crashVerb{only: everything}
 	for line := range strings.Lines(ts.ReadFile(args[1])) {
 		words := strings.Fields(line)
-		switch {
-		case len(words) == 0:
-		case words[0] == "except":
+		if len(words) == 0 || words[0] == "#" {
+			continue
+		}
+		switch words[0] {
+		case "except":
 			except = append(except, words[1:]...)
+		case "only":
+			next.only, err = regexp.Compile(strings.Join(words[1:], " "))
+			ts.Check(err)
+		case "before":
+			next.before = words[1:]
+		case "after":
+			next.after = words[1:]
 		default:
-			points += w.verb(words[0], words[1:])
+			next.from, next.command = words[0], words[1:]
+			points += w.verb(next)
+			next = crashVerb{only: everything}
 		}
 	}
 	w.arrange(gone)
@@ -73,27 +98,45 @@ func (h *hosts) crashPoints(ts *testscript.TestScript, neg bool, args []string) 
 	}
 }
 
+var everything = regexp.MustCompile("")
+
 // verb does a verb once to learn its points, and then once for each, to die there.
-func (w *crashWalk) verb(from string, command []string) int {
-	w.arrange(from)
-	w.forget("passed")
-	w.ts.Check(w.do(command))
+func (w *crashWalk) verb(v crashVerb) int {
+	name, begun := strings.Join(v.command, " "), time.Now()
+	w.prepare(v)
+	w.ts.Check(w.do(v.command))
 	w.settle()
 	points := distinct(w.read("passed"))
+	w.try(v.after)
+	points = slices.DeleteFunc(points, func(point string) bool { return !v.only.MatchString(point) })
 	for _, point := range points {
-		w.arrange(from)
-		w.forget("passed")
+		w.prepare(v)
 		w.ts.Check(os.WriteFile(filepath.Join(w.dir, "kill"), []byte(point+"\n"), 0o600))
-		_ = w.do(command) // the daemon dies under it, or right after it
+		_ = w.do(v.command) // the daemon dies under it, or right after it
 		if err := until(w.ctx, waitEnd, func() bool { return w.has("killed") }); err != nil {
-			w.ts.Fatalf("%s: %q was not come to: %v", strings.Join(command, " "), point, err)
+			w.ts.Fatalf("%s: %q was not come to: %v", name, point, err)
 		}
 		w.forget("killed")
 		w.settle()
-		w.judge(strings.Join(command, " ") + ": " + point)
+		w.ts.Logf("%s: %s", name, point)
+		w.try(v.after)
+		w.judge(name + ": " + point)
 	}
-	w.ts.Logf("%s: %d points", strings.Join(command, " "), len(points))
+	w.ts.Logf("%s: %d points in %s", name, len(points), time.Since(begun).Round(time.Second))
 	return len(points)
+}
+
+// prepare makes everything ready for a verb.
+func (w *crashWalk) prepare(v crashVerb) {
+	w.arrange(v.from)
+	w.try(v.before)
+	w.forget("passed")
+}
+
+func (w *crashWalk) try(command []string) {
+	if len(command) > 0 {
+		w.ts.Check(w.ts.Exec(command[0], command[1:]...))
+	}
 }
 
 func (w *crashWalk) do(command []string) error {
@@ -162,7 +205,7 @@ func (w *crashWalk) arrange(to string) {
 		}
 		switch {
 		case state == gone:
-			w.banger("vm", "create", "dev", "--image", "tiny", "--memory", "512M", "--work-disk", "64M")
+			w.banger("vm", "create", "dev", "--image", "tiny", "--memory", "256M", "--work-disk", "64M", "--cold")
 		case to == gone && state == inTrash:
 			w.banger("vm", "trash", "empty", "--yes")
 		case to == gone:
@@ -188,16 +231,23 @@ func (w *crashWalk) arrange(to string) {
 func (w *crashWalk) settle() {
 	err := until(w.ctx, waitDefault, func() bool {
 		w.banger("status", "--format", "{{range .operations}}{{.id}} {{end}}")
-		return strings.TrimSpace(w.ts.ReadFile("stdout")) == ""
+		if strings.TrimSpace(w.ts.ReadFile("stdout")) != "" {
+			return false
+		}
+		w.banger("vm", "list", "--format", "{{.state}}")
+		return !strings.Contains(w.ts.ReadFile("stdout"), "paused") // it is resumed by and by
 	})
 	if err != nil {
 		w.ts.Fatalf("the daemon does not come to rest: %v", err)
 	}
 }
 
-// anonymous is the host's state without the VM's id: dev is made anew now and then.
+// anonymous is the host's state without the VM's id, and without whether it was booted: dev is made anew now and then.
 func (w *crashWalk) anonymous() hoststate.State {
 	s := w.now(w.ts)
+	for i := range s {
+		s[i] = strings.TrimSuffix(s[i], " --config-file firecracker.json")
+	}
 	for _, line := range s {
 		if m := vmDir.FindStringSubmatch(line); m != nil {
 			for i := range s {
