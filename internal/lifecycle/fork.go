@@ -203,6 +203,9 @@ func (m *Manager) emptied(dir string) step {
 func (m *Manager) catch(ctx context.Context, job *op.Job, v vm.VM, l *live, dir string) error {
 	l.turns(true, nil) // or who minds guests that stand still would resume it
 	err := m.still(ctx, job, v, l, dir)
+	if err != nil {
+		err = m.explain(v, err)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
 	resume := step{"resume", func(ctx context.Context, _ feature.Report) error { return m.hyper.Resume(ctx, v.ID) }}
