@@ -75,6 +75,10 @@ func (s snapshots) Verify(_ context.Context, dir string) error {
 	return err
 }
 
+// Learn and Ahead implement lifecycle.Snapshots. Nothing depends on either.
+func (snapshots) Learn(string, int) error { return nil }
+func (snapshots) Ahead(string) error      { return nil }
+
 // List implements lifecycle.Snapshots.
 func (s snapshots) List(dir string) ([]string, error) {
 	s.mu.Lock()

@@ -23,6 +23,8 @@ const (
 	FileManifest = "manifest.json"
 	FileState    = "state"  // the hypervisor's: vCPUs and devices
 	FileMemory   = "memory" // the guest's, sparse
+	// FileWorkingSet lists the parts of the memory that a guest needs first; there is none until one has.
+	FileWorkingSet = "working-set"
 )
 
 // Schema is of the manifest. Another one is not gone on from.
