@@ -12,6 +12,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/op"
+	"banger/internal/snapshot"
 	"banger/internal/vm"
 )
 
@@ -134,7 +135,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 	return job.Snapshot(), nil
 }
 
-// DeleteImage removes an image that no VM was made from.
+// DeleteImage removes an image that no VM was made from, and its golden snapshots.
 func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector string) error {
 	// A create that has chosen this image holds the lock until its VM is committed.
 	m.choosing.Lock()
@@ -174,6 +175,8 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
 			WithHint("delete those VMs first, and empty the trash of them")
 	}
+	// First: what is left of an image without its golden snapshots can make others.
+	m.dropGolden(func(_ string, f snapshot.Frozen) bool { return f.Image == img.ID })
 	if err := m.images.Delete(img.ID); err != nil {
 		return fault.System(err, "delete image", img.Name)
 	}
