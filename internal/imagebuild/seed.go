@@ -79,12 +79,13 @@ func (b *Builder) HealSeed(ctx context.Context, id string) (made bool, err error
 			return false, err
 		}
 	}
+	if known != nil && known == m.WorkSeed.Fingerprint {
+		return false, nil
+	}
 	if known == nil {
 		if known, err = fingerprint(path); err != nil {
 			return made, err
 		}
-	} else if known == m.WorkSeed.Fingerprint {
-		return made, nil
 	}
 	m.WorkSeed.Fingerprint = known
 	return made, errors.Join(writeManifest(dir, m), syncDir(dir))
