@@ -132,22 +132,22 @@ func touched(pid int, path string) ([]stretch, error) {
 // together. pagemap has eight bytes for each page, of which the upper two bits tell: see the kernel's
 // Documentation/admin-guide/mm/pagemap.rst.
 func presentIn(pagemap io.ReaderAt, from, to uint64, offset int64, set []stretch) ([]stretch, error) {
-	page := uint64(os.Getpagesize()) //nolint:gosec // a page's size is positive
+	page := uint64(os.Getpagesize())
 	buf := make([]byte, 8*pageStep)
 	for at := from; at < to; {
 		n := min(pageStep, (to-at)/page)
-		if _, err := pagemap.ReadAt(buf[:8*n], int64(8*(at/page))); err != nil { //nolint:gosec // user space ends far below
+		if _, err := pagemap.ReadAt(buf[:8*n], int64(8*(at/page))); err != nil {
 			return nil, err
 		}
 		for i := range n {
 			if binary.NativeEndian.Uint64(buf[8*i:])>>62 == 0 {
 				continue
 			}
-			begin := offset + int64(at-from+i*page) //nolint:gosec // as above
+			begin := offset + int64(at-from+i*page)
 			if last := len(set) - 1; last >= 0 && begin >= set[last].from && begin-set[last].to <= gap {
-				set[last].to = begin + int64(page) //nolint:gosec // as above
+				set[last].to = begin + int64(page)
 			} else {
-				set = append(set, stretch{begin, begin + int64(page)}) //nolint:gosec // as above
+				set = append(set, stretch{begin, begin + int64(page)})
 			}
 		}
 		at += n * page
