@@ -24,6 +24,9 @@ type Images interface {
 	// Import lays the tree in a tar stream into an image with another image's kernel.
 	Import(ctx context.Context, r ImportRequest, report StageReport) (image.Manifest, error)
 	Delete(id string) error
+	// HealSeed makes an image's work seed anew where it is of no use, and reports whether it did. An image that is gone
+	// needs none.
+	HealSeed(ctx context.Context, id string) (made bool, err error)
 }
 
 // StageReport tells that a stage goes on, and a line about it. A new name ends the stage before.
@@ -184,6 +187,22 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		m.log.Error("tell that an image was removed", "image", img.Name, "error", err) // it is gone all the same
 	}
 	return nil
+}
+
+// healSeed sees to it, behind a create, that the image's next VM finds the work seed that it should. What hinders that is
+// logged: creates do without.
+func (m *Manager) healSeed(img vm.ImageRef) {
+	m.jobs.run(func() {
+		m.choosing.RLock() // or it would be deleted meanwhile
+		defer m.choosing.RUnlock()
+		made, err := m.images.HealSeed(m.ctx, img.ID)
+		switch {
+		case err != nil && m.ctx.Err() == nil:
+			m.log.Error("make an image's work seed anew", "image", img.Name, "error", err)
+		case made:
+			m.log.Warn("an image's work seed was of no use, and was made anew", "image", img.Name)
+		}
+	})
 }
 
 // ImageUsers returns the names of the VMs made from each image that the caller may see, by image id.

@@ -310,6 +310,7 @@ func (m *Manager) warm(ctx context.Context, job *op.Job, v vm.VM, frozen snapsho
 		return err
 	}
 	m.supersede(frozen)
+	m.healSeed(v.Image)
 	if err := m.store.SaveOperation(ctx, *ending(job)); err != nil {
 		return err
 	}
