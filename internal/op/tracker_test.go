@@ -117,9 +117,9 @@ func TestFollowRests(t *testing.T) {
 		synctest.Wait()
 		for range 10 {
 			job.Stage("disk").End(nil)
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		job.Stage("boot").End(nil)
 		synctest.Wait()
 		job.Finish(nil)
