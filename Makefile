@@ -49,8 +49,14 @@ lint: $(GOLANGCI) ## Check style and the rules that a linter can hold
 	$(GOLANGCI) run ./...
 
 .PHONY: e2e
-e2e: setup build bin/crashpoint bin/labtest ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
+e2e: setup build bin/crashpoint bin/measured bin/labtest ## End-to-end scripts in the lab; RUN=<area>/<name> chooses
 	@bin/banger-lab e2e $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+# An agent that tells what is on the disks before it mounts them, for e2e/storage/bytes.
+.PHONY: bin/measured
+bin/measured: build
+	@mkdir -p $@
+	go build -trimpath -tags measured -ldflags '$(LDFLAGS)' -o $@/ ./cmd/banger-agent
 
 # A daemon that can kill itself at each point of a verb, for e2e/crash/points.
 .PHONY: bin/crashpoint

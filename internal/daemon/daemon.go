@@ -253,7 +253,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	d.features = []feature.Feature{
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
-		disk.Work(d.layout, disks, d.driver),
+		disk.Work(d.layout, disks, d.driver, d.images),
 		&nic.Feature{Links: d.links, Subnet: d.subnet},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},

@@ -29,9 +29,9 @@ type Drafter interface {
 
 // Provisioner makes what lives as long as the VM, inside the VM's directory, once, at create.
 // A failed create removes the directory as a whole. from is the directory of the snapshot that the VM is to
-// go on from, or "" where it begins with its image.
+// go on from, or "" where it begins with its image. A warning is of what it had to do otherwise than it should.
 type Provisioner interface {
-	Provision(ctx context.Context, v vm.VM, from string, report Report) error
+	Provision(ctx context.Context, v vm.VM, from string, report Report) (warning string, err error)
 }
 
 // Saver copies what the VM has in its directory into that of a snapshot, for Provision to begin with. The guest

@@ -293,26 +293,9 @@ func (h *Host) running() map[int]*process {
 	return out
 }
 
-// Dial implements lifecycle.Guest: the other end echoes.
-func (g *guest) Dial(context.Context, string, int) (net.Conn, error) {
-	if err := g.answer(); err != nil {
-		return nil, err
-	}
-	here, there := net.Pipe()
-	go func() {
-		buf := make([]byte, 1024)
-		for {
-			n, err := there.Read(buf)
-			if err != nil {
-				_ = there.Close()
-				return
-			}
-			if _, err := there.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}()
-	return here, nil
+// Dial implements lifecycle.Guest: nothing listens.
+func (g *guest) Dial(_ context.Context, _ string, port int) (net.Conn, error) {
+	return nil, errors.Join(g.answer(), fmt.Errorf("port %d: connection refused", port))
 }
 
 // Close implements lifecycle.Guest.

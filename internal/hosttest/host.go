@@ -41,8 +41,10 @@ type Host struct {
 	names   map[vm.ID]string          // from vm.json, to print ids as names
 	kept    []string                  // logs of failed creates
 	snaps   map[string]*captured      // directories of snapshots, by path
+	version string                    // of the hypervisor
 	sizes   map[string]int64          // of disks, by path
 	marks   map[string]string         // what was written to disks, by path
+	noSeed  map[string]bool           // images without a work seed that is of use, by id
 
 	overlays map[string]vm.Overlay // root overlays that are devices, by device
 	lost     map[string]bool       // files of theirs that the kernel has given up, by path
@@ -102,7 +104,7 @@ func New() *Host {
 	return &Host{
 		taps: map[string]tap{}, bridges: map[string]bool{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
-		names: map[vm.ID]string{}, snaps: map[string]*captured{}, sizes: map[string]int64{}, marks: map[string]string{}, overlays: map[string]vm.Overlay{}, lost: map[string]bool{},
+		names: map[vm.ID]string{}, snaps: map[string]*captured{}, version: "Fake 1.0", sizes: map[string]int64{}, marks: map[string]string{}, noSeed: map[string]bool{}, overlays: map[string]vm.Overlay{}, lost: map[string]bool{},
 		procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
 	}
 }

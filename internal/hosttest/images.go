@@ -3,8 +3,10 @@ package hosttest
 import (
 	"context"
 	"io"
+	"path/filepath"
 	"slices"
 
+	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 )
@@ -70,4 +72,45 @@ func (i *images) Delete(id string) error {
 
 func (i *images) remove(id string) {
 	i.list = slices.DeleteFunc(i.list, func(m image.Manifest) bool { return m.ID == id })
+}
+
+// HealSeed implements lifecycle.Images.
+func (i *images) HealSeed(_ context.Context, id string) (bool, error) {
+	i.host.mu.Lock()
+	defer i.host.mu.Unlock()
+	if !i.host.noSeed[id] {
+		return false, nil
+	}
+	if err := i.host.effect("heal work seed"); err != nil {
+		return false, err
+	}
+	delete(i.host.noSeed, id)
+	return true, nil
+}
+
+// LoseSeed removes an image's work seed behind the daemon's back.
+func (h *Host) LoseSeed(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.noSeed[id] = true
+}
+
+// CheckSeed implements disk.Seeds. Looking is no effect.
+func (h *Host) CheckSeed(id string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.noSeed[id] {
+		return fault.New(fault.Corrupt, "its work seed is missing")
+	}
+	return nil
+}
+
+// MakeSeed implements disk.Seeds.
+func (h *Host) MakeSeed(_ context.Context, _, path string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("generate " + filepath.Base(path)); err != nil {
+		return err
+	}
+	return h.put(path)
 }

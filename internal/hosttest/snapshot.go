@@ -75,6 +75,10 @@ func (s snapshots) Verify(_ context.Context, dir string) error {
 	return err
 }
 
+// Learn and Ahead implement lifecycle.Snapshots. Nothing depends on either.
+func (snapshots) Learn(string, int) error { return nil }
+func (snapshots) Ahead(string) error      { return nil }
+
 // List implements lifecycle.Snapshots.
 func (s snapshots) List(dir string) ([]string, error) {
 	s.mu.Lock()
@@ -112,6 +116,13 @@ func (s snapshots) Sweep(dir string) error {
 	return nil
 }
 
+// Upgrade replaces the hypervisor by another version.
+func (h *Host) Upgrade(version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.version = version
+}
+
 // Alter writes to the state of every snapshot behind the daemon's back.
 func (h *Host) Alter() {
 	h.mu.Lock()
@@ -141,8 +152,10 @@ func (h *Host) snapshotText() (lines []string) {
 }
 
 // Freeze is what a snapshot freezes of this host.
-func (*Host) Freeze(_ context.Context, img image.Manifest) (snapshot.Frozen, error) {
-	return snapshot.Frozen{ImageRoot: "root of " + img.ID, Agent: "fake", Hypervisor: "Fake 1.0", CPU: "fake", HostKernel: "6.1"}, nil
+func (h *Host) Freeze(_ context.Context, img image.Manifest) (snapshot.Frozen, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return snapshot.Frozen{ImageRoot: "root of " + img.ID, Agent: "fake", Hypervisor: h.version, CPU: "fake", HostKernel: "6.1"}, nil
 }
 
 // Snapshot implements lifecycle.Hypervisor.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger/internal/fault"
+	"banger/internal/vm"
 )
 
 // Files of an image's directory beside its manifest.
@@ -52,6 +53,15 @@ type Disk struct {
 	UUID      string `json:"uuid"`
 	Size      int64  `json:"size"`      // bytes, virtual
 	Allocated int64  `json:"allocated"` // bytes on the disk when it was made
+
+	// Fingerprint is a work seed's; nil until one was taken.
+	Fingerprint *Fingerprint `json:"fingerprint,omitempty"`
+}
+
+// Fingerprint tells a file from what may have become of it.
+type Fingerprint struct {
+	SHA256  string `json:"sha256"`
+	vm.File        // when it had this digest: while it is that, nothing need be read
 }
 
 // Service is one that a booted guest offers and readiness waits for.

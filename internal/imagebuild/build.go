@@ -38,12 +38,12 @@ type Builder struct {
 }
 
 // recipe is part of every image's identity: raise it when the steps below change what an image holds.
-const recipe = 4
+const recipe = 5
 
 // Sizes of the file systems in bytes. They are sparse: an image takes what it holds.
 const (
 	minRoot  = 4 * vm.GiB
-	seedSize = 64 * vm.MiB
+	seedSize = 64 * vm.MiB // of a new image's; one that is made anew is as large as it was
 )
 
 // Pull bootstraps a Debian release.
@@ -123,24 +123,38 @@ type work struct {
 // build runs steps in a directory that is never listed and gives the result its place.
 func (b *Builder) build(ctx context.Context, op, name string, steps func(*work) error) (_ image.Manifest, err error) {
 	defer func() { err = explain(err, op, name) }()
+	var made image.Manifest
+	err = b.scratch(func(dir string) (err error) {
+		made, err = b.buildIn(ctx, dir, name, steps)
+		return err
+	})
+	return made, err
+}
+
+// scratch has use work in a directory that is never listed. What is left in it then goes.
+func (b *Builder) scratch(use func(dir string) error) (err error) {
 	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
-		return image.Manifest{}, err
+		return err
 	}
 	dir, err := os.MkdirTemp(b.Dir, ".build-")
 	if err != nil {
-		return image.Manifest{}, err
+		return err
 	}
 	lock, err := os.Open(dir)
 	if err != nil {
-		return image.Manifest{}, err
+		return err
 	}
 	defer func() {
 		_ = lock.Close()
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // tells Clean that someone works here
-		return image.Manifest{}, err
+		return err
 	}
+	return use(dir)
+}
+
+func (b *Builder) buildIn(ctx context.Context, dir, name string, steps func(*work) error) (image.Manifest, error) {
 	w := &work{name: name, dir: dir, tree: filepath.Join(dir, "tree")}
 	// It becomes the guest's /, whatever the daemon's umask is.
 	if err := errors.Join(os.Mkdir(w.tree, 0o755), os.Chmod(w.tree, 0o755)); err != nil { //nolint:gosec // all of a guest's users must enter it
@@ -246,25 +260,20 @@ func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport
 	w.m.ID = hex.EncodeToString(id[:6])
 
 	report("root disk", "")
-	if w.m.Root, err = b.mkfs(ctx, w, "root", w.tree, image.FileRoot, minRoot, 16*vm.KiB); err != nil {
+	if w.m.Root, err = b.mkfs(ctx, w.m, "root", w.tree, filepath.Join(w.dir, image.FileRoot), minRoot, 16*vm.KiB); err != nil {
 		return err
 	}
 	report("work seed", "")
-	seed := filepath.Join(w.dir, "seed")
-	if err := errors.Join(os.Mkdir(seed, 0o700), seedFiles(seed)); err != nil {
+	seed := filepath.Join(w.dir, image.FileWorkSeed)
+	if w.m.WorkSeed, err = b.laySeed(ctx, w.m, w.dir, seed); err != nil {
 		return err
 	}
-	if w.m.WorkSeed, err = b.mkfs(ctx, w, "work", seed, image.FileWorkSeed, seedSize, 8*vm.KiB); err != nil {
-		return err
-	}
-	// mke2fs copies everything but the mode of the top directory, which becomes /root.
-	private := []string{"debugfs", "-w", "-R", "set_inode_field / mode 040700", filepath.Join(w.dir, image.FileWorkSeed)}
-	if err := b.Run(ctx, private, nil, func(string) {}); err != nil {
+	if w.m.WorkSeed.Fingerprint, err = fingerprint(seed); err != nil { // a directory's renaming does not touch it
 		return err
 	}
 	report("seal", "")
 	b.tools(ctx, w)
-	return errors.Join(os.RemoveAll(w.tree), os.RemoveAll(seed))
+	return os.RemoveAll(w.tree)
 }
 
 // tools notes the versions of the programs that made the image.

@@ -116,7 +116,8 @@ func readManifest(dir string) (image.Manifest, error) {
 	if m.Root.Size <= 0 || m.WorkSeed.Size <= 0 || m.Arch == "" || m.Name == "" || !path.IsAbs(m.Init) {
 		return m, fault.New(fault.Corrupt, "its manifest lacks a name, an architecture, sizes or an init")
 	}
-	for _, file := range []string{image.FileRoot, image.FileWorkSeed, image.FileKernel, image.FileModules} {
+	// A lost work seed is healed.
+	for _, file := range []string{image.FileRoot, image.FileKernel, image.FileModules} {
 		if st, err := os.Lstat(filepath.Join(dir, file)); err != nil || !st.Mode().IsRegular() {
 			return m, fault.New(fault.Corrupt, "its %s is missing", file)
 		}

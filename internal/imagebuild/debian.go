@@ -127,6 +127,7 @@ func furnish(tree string) error {
 	remove("var/lib/apt/lists/*_Packages")
 	remove("var/log/*.log")
 	remove("root/.ssh")
+	remove("etc/update-motd.d") // each login would run what is in it, to say which kernel this is
 	// What the bootstrap left out is no rule for what a user installs: that comes with its manual
 	// pages and all that it recommends.
 	remove("etc/apt/apt.conf.d/99mmdebstrap")

@@ -22,13 +22,12 @@ const growable = 1 * vm.TiB
 // mkfs lays a tree into a sparse ext4 image whose identity follows from the image's. Growth adds groups
 // of 128 MiB with as many inodes as the first group has, so a file system that begins with half a group
 // needs them twice as dense.
-func (b *Builder) mkfs(ctx context.Context, w *work, label, tree, file string, least, bytesPerInode int64) (image.Disk, error) {
+func (b *Builder) mkfs(ctx context.Context, m image.Manifest, label, tree, path string, least, bytesPerInode int64) (image.Disk, error) {
 	size, err := room(tree, least)
 	if err != nil {
 		return image.Disk{}, err
 	}
-	uuid := derivedUUID(w.m.ID, label)
-	path := filepath.Join(w.dir, file)
+	uuid := derivedUUID(m.ID, label)
 	const block = 4 * vm.KiB
 	argv := []string{
 		"mke2fs", "-q", "-t", "ext4", "-b", strconv.FormatInt(block, 10), "-i", strconv.FormatInt(bytesPerInode, 10), "-m", "1", "-L", label, "-U", uuid,
@@ -38,7 +37,7 @@ func (b *Builder) mkfs(ctx context.Context, w *work, label, tree, file string, l
 		"-J", "size=16", "-d", tree, path, strconv.FormatInt(size/vm.KiB, 10) + "k",
 	}
 	// The same moment everywhere, so that equal trees give equal images.
-	env := []string{"E2FSPROGS_FAKE_TIME=" + strconv.FormatInt(w.m.Created.Truncate(24*60*60*1e9).Unix(), 10)}
+	env := []string{"E2FSPROGS_FAKE_TIME=" + strconv.FormatInt(m.Created.Truncate(24*60*60*1e9).Unix(), 10)}
 	if err := b.Run(ctx, argv, env, func(string) {}); err != nil {
 		return image.Disk{}, err
 	}

@@ -280,8 +280,15 @@ func (m *Manager) intendBefore(ctx context.Context, job *op.Job, v vm.VM, s snap
 	if free, err = m.locks.lock(ctx, before.ID); err != nil {
 		return before, func() {}, err
 	}
-	before, err = m.store.Create(ctx, before, m.pick(before.ID), func(leased vm.VM) []vm.Record { return lasting(m.records(leased)) }, job.Snapshot())
-	return before, free, err
+	create := func() (vm.VM, error) {
+		return m.store.Create(ctx, before, m.pick(before.ID), func(leased vm.VM) []vm.Record { return lasting(m.records(leased)) }, job.Snapshot())
+	}
+	made, err := create()
+	if fault.Is(err, fault.AlreadyExists) { // as that of one which was taken back out of the trash
+		before.Name = "before-" + string(before.ID)
+		made, err = create()
+	}
+	return made, free, err
 }
 
 // beforeName is by what the replaced disks are found in the trash.

@@ -60,6 +60,9 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 		if err != nil {
 			return m.undoCreate(job, v, err)
 		}
+		if !warm {
+			m.healSeed(v.Image)
+		}
 		if !warm && !req.Cold && m.Warm {
 			m.warmLater(v)
 		}
@@ -208,7 +211,7 @@ func (m *Manager) create(ctx context.Context, job *op.Job, v vm.VM) error {
 // the image, and what its start needs. Nil is for one that is not to be started.
 func (m *Manager) furnish(ctx context.Context, job *op.Job, v vm.VM, from string, up group) error {
 	directory := step{"directory", func(context.Context, feature.Report) error { return m.dirs.Make(v.ID) }}
-	return run(ctx, job, group{directory}, append(m.provision(v, from, up != nil), up...))
+	return run(ctx, job, group{directory}, append(m.provision(job, v, from, up != nil), up...))
 }
 
 // undoCreate removes everything that a failed create had made, the VM's directory and row with it:

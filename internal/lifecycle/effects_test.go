@@ -120,6 +120,16 @@ func verbs() []verb {
 	keeps := func(w *world) error { return w.end(w.m.Checkpoint(w.t.Context(), alice, "dev", "before")) }
 	rollsBack := func(w *world) error { return w.end(w.m.Rollback(w.t.Context(), alice, "dev", "before")) }
 	checkpointed := func(w *world) { created(w); w.must(keeps(w)) }
+	seedless := func(arrange func(*world)) func(*world) {
+		return func(w *world) {
+			arrange(w)
+			w.host.LoseSeed(debian().ID)
+		}
+	}
+	// healing is a verb, and what goes on behind it.
+	healing := func(act func(*world) error) func(*world) error {
+		return func(w *world) error { return errors.Join(act(w), w.m.Idle(w.t.Context())) }
+	}
 	lostOverlay := func(w *world) { created(w); w.host.LoseOverlay(w.find("dev").ID) }
 	return []verb{
 		{"reconcile a lost overlay", "dev", over(lostOverlay), reconciles, settled},
@@ -144,6 +154,8 @@ func verbs() []verb {
 		{"image warm over a device", "debian:12", over(nothing), warms, warmSettled},
 		{"create warm over a device", "dev", over(warmed), creates, warmSettled},
 		{"reconcile orphans over a device", "dev", over(plantedDevice), reconciles, settled},
+		{"create without a work seed", "dev", seedless(nothing), healing(creates), settled},
+		{"image warm without a work seed", "debian:12", seedless(nothing), healing(warms), warmSettled},
 		{"create that fails", "dev", nothing, ill(creates), settled},
 		{"start that fails", "dev", stopped, ill(starts), settled},
 		{"daemon's start", "dev", created, begins, settled},

@@ -96,7 +96,7 @@ func (m *Manager) guestIn(v vm.VM) feature.Guest {
 
 // provision lists the once-only steps of every feature, which begin with a snapshot's directory or, where from
 // is "", with the image. What is to be started goes on with what every start needs of the feature.
-func (m *Manager) provision(v vm.VM, from string, start bool) group {
+func (m *Manager) provision(job *op.Job, v vm.VM, from string, start bool) group {
 	var g group
 	for _, f := range m.features {
 		p, ok := f.(feature.Provisioner)
@@ -104,7 +104,10 @@ func (m *Manager) provision(v vm.VM, from string, start bool) group {
 			continue
 		}
 		g = append(g, step{f.Name(), func(ctx context.Context, report feature.Report) error {
-			err := p.Provision(ctx, v, from, report)
+			warning, err := p.Provision(ctx, v, from, report)
+			if warning != "" {
+				job.Warn(warning)
+			}
 			if u, ok := f.(feature.Upper); ok && start && err == nil {
 				err = u.Up(ctx, v, report)
 			}

@@ -12,6 +12,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/op"
+	"banger/internal/snapshot"
 	"banger/internal/vm"
 )
 
@@ -23,6 +24,9 @@ type Images interface {
 	// Import lays the tree in a tar stream into an image with another image's kernel.
 	Import(ctx context.Context, r ImportRequest, report StageReport) (image.Manifest, error)
 	Delete(id string) error
+	// HealSeed makes an image's work seed anew where it is of no use, and reports whether it did. An image that is gone
+	// needs none.
+	HealSeed(ctx context.Context, id string) (made bool, err error)
 }
 
 // StageReport tells that a stage goes on, and a line about it. A new name ends the stage before.
@@ -134,7 +138,7 @@ func (m *Manager) spawnImage(kind string, caller vm.Caller, name string, body fu
 	return job.Snapshot(), nil
 }
 
-// DeleteImage removes an image that no VM was made from.
+// DeleteImage removes an image that no VM was made from, and its golden snapshots.
 func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector string) error {
 	// A create that has chosen this image holds the lock until its VM is committed.
 	m.choosing.Lock()
@@ -174,6 +178,8 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		return fault.New(fault.InUse, "VMs were made from it: %s", strings.Join(names, ", ")).WithOp("delete image", selector).
 			WithHint("delete those VMs first, and empty the trash of them")
 	}
+	// First: what is left of an image without its golden snapshots can make others.
+	m.dropGolden(func(_ string, f snapshot.Frozen) bool { return f.Image == img.ID })
 	if err := m.images.Delete(img.ID); err != nil {
 		return fault.System(err, "delete image", img.Name)
 	}
@@ -181,6 +187,22 @@ func (m *Manager) DeleteImage(ctx context.Context, caller vm.Caller, selector st
 		m.log.Error("tell that an image was removed", "image", img.Name, "error", err) // it is gone all the same
 	}
 	return nil
+}
+
+// healSeed sees to it, behind a create, that the image's next VM finds the work seed that it should. What hinders that is
+// logged: creates do without.
+func (m *Manager) healSeed(img vm.ImageRef) {
+	m.jobs.run(func() {
+		m.choosing.RLock() // or it would be deleted meanwhile
+		defer m.choosing.RUnlock()
+		made, err := m.images.HealSeed(m.ctx, img.ID)
+		switch {
+		case err != nil && m.ctx.Err() == nil:
+			m.log.Error("make an image's work seed anew", "image", img.Name, "error", err)
+		case made:
+			m.log.Warn("an image's work seed was of no use, and was made anew", "image", img.Name)
+		}
+	})
 }
 
 // ImageUsers returns the names of the VMs made from each image that the caller may see, by image id.

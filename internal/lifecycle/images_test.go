@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,6 +133,17 @@ func TestAnImageInUseIsNotDeleted(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{foreign().ID: true}, b.deleted); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestAnImageGoesWithItsGoldenSnapshots(t *testing.T) {
+	w := warmWorld(t)
+	w.must(w.m.DeleteImage(t.Context(), alice, "debian:arm"))
+	if text := w.host.Text(); !strings.Contains(text, "snapshot in golden") {
+		t.Fatalf("another image's went: %q", text)
+	}
+	w.host.Alter() // whether it is of use does not matter
+	w.must(w.m.DeleteImage(t.Context(), alice, "debian:12"))
+	w.holds()
 }
 
 func untilDone(ctx context.Context, _ lifecycle.StageReport) error {

@@ -90,6 +90,9 @@ type Snapshots interface {
 	Open(dir string) (snapshot.Manifest, error)
 	// Verify reads all of a sealed one. It notes what it finds the first time, and compares later.
 	Verify(ctx context.Context, dir string) error
+	// Learn notes what of a golden one's memory a process needs that goes on from it, and Ahead has the host read that.
+	Learn(dir string, pid int) error
+	Ahead(dir string) error
 	// List names the sealed ones in a directory.
 	List(dir string) ([]string, error)
 	// Remove removes one, sealed or not. Gone is success.

@@ -28,7 +28,10 @@ func (m *Manager) createWarm(ctx context.Context, job *op.Job, v vm.VM) (warm bo
 	from, dir, err := m.golden(ctx, v, b)
 	if err == nil && dir != "" {
 		v.Golden = from.Name
+		m.watch.run(func() { m.minor("read ahead", m.Snaps.Ahead(dir)) })
 		if v, err = m.goOn(ctx, job, v, b, from, dir); err == nil {
+			pid := v.Process.PID
+			m.watch.run(func() { m.minor("learn a working set", m.Snaps.Learn(dir, pid)) })
 			return true, m.runs(ctx, v, ending(job))
 		}
 	}
@@ -41,6 +44,13 @@ func (m *Manager) createWarm(ctx context.Context, job *op.Job, v vm.VM) (warm bo
 	m.log.Warn("a golden snapshot was of no use", "vm", v.Name, "id", v.ID, "dir", dir, "error", err)
 	job.Warn("it was booted, since the prepared snapshot could not be gone on from: " + fault.From(err).Msg)
 	return false, m.startOver(ctx, v)
+}
+
+// minor logs what a create is no worse for, but slower.
+func (m *Manager) minor(what string, err error) {
+	if err != nil {
+		m.log.Warn(what, "error", err)
+	}
 }
 
 // golden finds the sealed snapshot that the VM can go on from; dir is "" where there is none. One that was altered is
@@ -300,6 +310,7 @@ func (m *Manager) warm(ctx context.Context, job *op.Job, v vm.VM, frozen snapsho
 		return err
 	}
 	m.supersede(frozen)
+	m.healSeed(v.Image)
 	if err := m.store.SaveOperation(ctx, *ending(job)); err != nil {
 		return err
 	}

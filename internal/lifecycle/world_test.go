@@ -72,6 +72,8 @@ type catalog struct {
 
 func (c catalog) List() ([]image.Manifest, error) { return c.list, nil }
 
+func (c catalog) HealSeed(context.Context, string) (bool, error) { return false, nil }
+
 func debian() image.Manifest {
 	return image.Manifest{
 		ID: "0123456789ab", Name: "debian:12", Arch: "amd64",
@@ -127,7 +129,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host, Snaps: w.host.Snapshots(), Freeze: w.host.Freeze, Warm: w.warm,
 		Features: append([]feature.Feature{
-			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			identity.Feature{},
 			restart.Feature{},

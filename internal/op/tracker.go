@@ -90,8 +90,13 @@ func (t *Tracker) Cancel(id ID) error {
 	return nil
 }
 
+// followPause is the least time between two states of an operation that runs. Stages come in bursts, and whoever follows
+// them encodes and draws all of them each time, at the cost of what they are about.
+const followPause = 50 * time.Millisecond
+
 // Follow calls each with the operation as it is now and again after changes, until it has ended or
-// ctx is done. A slow reader sees fewer intermediate states, never a stale one, and delays nobody.
+// ctx is done. A slow reader sees fewer intermediate states, never a stale one, and delays nobody. The end is told at once,
+// what comes before it a moment late.
 func (t *Tracker) Follow(ctx context.Context, id ID, each func(Operation) error) error {
 	j := t.job(id)
 	if j == nil {
@@ -99,21 +104,46 @@ func (t *Tracker) Follow(ctx context.Context, id ID, each func(Operation) error)
 			WithHint("run `banger op list`")
 	}
 	for {
-		j.mu.Lock()
-		now, changed := j.copy(), j.changed
-		j.mu.Unlock()
+		now, changed := j.now()
 		if err := each(now); err != nil {
 			return err
 		}
 		if now.State.Ended() {
 			return nil
 		}
+		pause := time.NewTimer(followPause)
+		err := j.await(ctx, changed, pause.C)
+		pause.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// await returns once the operation has changed and the pause is over, or it has ended.
+func (j *Job) await(ctx context.Context, changed <-chan struct{}, pause <-chan time.Time) error {
+	for due, over := false, false; !due || !over; {
 		select {
 		case <-changed:
+			var now Operation
+			if now, changed = j.now(); now.State.Ended() {
+				return nil
+			}
+			due = true
+		case <-pause:
+			over = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	return nil
+}
+
+// now is the operation as it is, and what is closed when that changes.
+func (j *Job) now() (Operation, <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.copy(), j.changed
 }
 
 func (t *Tracker) job(id ID) *Job {

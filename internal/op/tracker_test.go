@@ -3,8 +3,10 @@ package op_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"banger/internal/fault"
@@ -96,6 +98,36 @@ func TestCancel(t *testing.T) {
 	if err := tr.Cancel("op-none"); !fault.Is(err, fault.WrongState) {
 		t.Errorf("cancel of no operation: %v", err)
 	}
+}
+
+// A burst of stages is told once, what changes later is told too, and the end at once.
+func TestFollowRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := op.NewTracker()
+		job := begin(t, tr, func() {})
+		begun := time.Now()
+		var stages []int
+		var ended time.Duration
+		go func() {
+			_ = tr.Follow(t.Context(), job.Snapshot().ID, func(o op.Operation) error {
+				stages, ended = append(stages, len(o.Stages)), time.Since(begun)
+				return nil
+			})
+		}()
+		synctest.Wait()
+		for range 10 {
+			job.Stage("disk").End(nil)
+			<-time.After(time.Millisecond)
+		}
+		<-time.After(time.Second)
+		job.Stage("boot").End(nil)
+		synctest.Wait()
+		job.Finish(nil)
+		synctest.Wait()
+		if want := []int{0, 10, 11, 11}; !slices.Equal(stages, want) || ended != 1010*time.Millisecond {
+			t.Errorf("told were %v stages, the end after %v; want %v", stages, ended, want)
+		}
+	})
 }
 
 func TestFollowEndsWithItsContext(t *testing.T) {

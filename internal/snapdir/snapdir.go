@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
+	"banger/internal/host/block"
 	"banger/internal/snapshot"
 )
 
@@ -71,7 +72,7 @@ func (d Dirs) seal(ctx context.Context, dir string, m snapshot.Manifest) error {
 	if m.StateSHA256, err = hashState(dir); err != nil {
 		return err
 	}
-	if m.Memory, err = fileAt(memory); err != nil {
+	if m.Memory, err = block.Identify(memory); err != nil {
 		return err
 	}
 	m.Schema = snapshot.Schema
@@ -96,11 +97,11 @@ func (Dirs) Open(dir string) (snapshot.Manifest, error) {
 	if sum != m.StateSHA256 {
 		return m, altered(snapshot.FileState)
 	}
-	memory, err := fileAt(filepath.Join(dir, snapshot.FileMemory))
+	memory, err := block.Identify(filepath.Join(dir, snapshot.FileMemory))
 	if err != nil {
 		return m, fault.System(err, "open snapshot", dir)
 	}
-	if memory.Inode != m.Memory.Inode || memory.Size != m.Memory.Size || !memory.Changed.Equal(m.Memory.Changed) {
+	if !memory.Same(m.Memory) {
 		return m, altered(snapshot.FileMemory)
 	}
 	return m, nil
@@ -243,14 +244,6 @@ func hash(ctx context.Context, path string) (string, error) {
 		case <-time.After(hashRest * time.Since(begun)):
 		}
 	}
-}
-
-func fileAt(path string) (snapshot.File, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return snapshot.File{}, &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return snapshot.File{Inode: st.Ino, Size: st.Size, Changed: time.Unix(st.Ctim.Unix())}, nil
 }
 
 // syncPath makes a file or a directory durable.

@@ -23,6 +23,8 @@ const (
 	FileManifest = "manifest.json"
 	FileState    = "state"  // the hypervisor's: vCPUs and devices
 	FileMemory   = "memory" // the guest's, sparse
+	// FileWorkingSet lists the parts of the memory that a guest needs first; there is none until one has.
+	FileWorkingSet = "working-set"
 )
 
 // Schema is of the manifest. Another one is not gone on from.
@@ -96,17 +98,10 @@ type Manifest struct {
 	Frozen  Frozen    `json:"frozen"`
 	VM      vm.VM     `json:"vm"` // as it was then; of a golden one only what is asked for
 
-	StateSHA256 string `json:"state_sha256"`
-	Memory      File   `json:"memory"`
+	StateSHA256 string  `json:"state_sha256"`
+	Memory      vm.File `json:"memory"`
 	// MemorySHA256 is of the whole memory, once it was read; empty until then.
 	MemorySHA256 string `json:"memory_sha256,omitempty"`
-}
-
-// File tells a file from every other, and from itself once it was written to.
-type File struct {
-	Inode   uint64    `json:"inode"`
-	Size    int64     `json:"size"`    // bytes
-	Changed time.Time `json:"changed"` // its ctime, which nobody can set
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)

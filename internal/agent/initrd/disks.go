@@ -16,6 +16,9 @@ import (
 // mountDisks mounts the root disk at newRoot and the others inside it.
 func (b *Boot) mountDisks(ctx context.Context, mounts []agentproto.Mount) error {
 	rootDisk := agentproto.Mount{Device: machine.RootDevice, Path: "/", FSType: "ext4", Grow: true}
+	if err := b.measure(ctx, append([]agentproto.Mount{rootDisk}, mounts...)...); err != nil {
+		return err
+	}
 	if err := mount(ctx, rootDisk, newRoot); err != nil {
 		return err
 	}

@@ -67,12 +67,6 @@ func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 	if cfg.Network != nil {
 		parts = append(parts, func() error { return network.Change(*cfg.Network) })
 	}
-	// The devices may have been made larger since the snapshot.
-	for _, d := range append([]agentproto.Mount{{Device: RootDevice, FSType: "ext4", Grow: true}}, cfg.Mounts...) {
-		if d.Grow && d.FSType == "ext4" {
-			parts = append(parts, func() error { return m.Grow(ctx, d.Device, 0) })
-		}
-	}
 	errs := make([]error, len(parts))
 	var wg sync.WaitGroup
 	for i, part := range parts {

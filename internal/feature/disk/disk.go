@@ -4,6 +4,7 @@ package disk
 
 import (
 	"context"
+	"fmt"
 
 	"banger/internal/agentproto"
 	"banger/internal/fault"
@@ -25,6 +26,14 @@ type Disks interface {
 	Grow(path string, size int64) error
 }
 
+// Seeds is what the work disk needs of images.
+type Seeds interface {
+	// CheckSeed says what is wrong with an image's work seed; nil where it is what it was made as.
+	CheckSeed(image string) error
+	// MakeSeed makes path what an image's work seed is made as.
+	MakeSeed(ctx context.Context, image, path string) error
+}
+
 // Drives is what the features need of the hypervisor.
 type Drives interface {
 	// Redrive has the hypervisor look at a drive's file anew, and tell the guest how large it is.
@@ -43,11 +52,12 @@ type Feature struct {
 	backend func(vm.VM) backend
 	disks   Disks
 	drives  Drives
+	seeds   Seeds // nil where it is not made of a work seed
 }
 
 // Work is the work disk: the second drive, mounted at /root. The guest grows the file system as it
 // mounts it: that costs no child process on the host, and online only the groups in use are touched.
-func Work(layout vm.Layout, disks Disks, drives Drives) *Feature {
+func Work(layout vm.Layout, disks Disks, drives Drives, seeds Seeds) *Feature {
 	const device = "/dev/vdb"
 	f := &Feature{
 		name:   "work-disk",
@@ -56,7 +66,7 @@ func Work(layout vm.Layout, disks Disks, drives Drives) *Feature {
 		key:    "work_disk",
 		size:   func(s *vm.Spec) *int64 { return &s.WorkDisk },
 		mount:  &agentproto.Mount{Device: device, Path: "/root", FSType: "ext4", Grow: true},
-		disks:  disks, drives: drives,
+		disks:  disks, drives: drives, seeds: seeds,
 	}
 	keep := plain{layout: layout, disks: disks, source: image.FileWorkSeed, name: vm.FileWorkDisk, size: f.size, clone: disks.Clone}
 	f.backend = func(vm.VM) backend { return keep }
@@ -75,12 +85,26 @@ func (f *Feature) Contribute(_ vm.VM, b *feature.Blueprint) {
 }
 
 // Provision makes the disk of the image, or of a snapshot.
-func (f *Feature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) error {
+func (f *Feature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) (warning string, err error) {
+	if f.seeds != nil && from == "" {
+		if why := f.seeds.CheckSeed(v.Image.ID); why != nil {
+			report("generated")
+			return fmt.Sprintf("image %s: %s; a work disk was generated instead of cloned", v.Image.Name, fault.From(why).Msg), f.generate(ctx, v)
+		}
+	}
 	method, err := f.backend(v).provision(ctx, v, from)
 	if err == nil {
 		report(method)
 	}
-	return err
+	return "", err
+}
+
+// generate makes the disk without the image's seed.
+func (f *Feature) generate(ctx context.Context, v vm.VM) error {
+	if err := f.seeds.MakeSeed(ctx, v.Image.ID, f.backend(v).file(v)); err != nil {
+		return err
+	}
+	return f.backend(v).grow(ctx, v)
 }
 
 // Save copies the disk into a snapshot's directory.

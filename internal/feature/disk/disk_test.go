@@ -64,7 +64,7 @@ func TestGrowth(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &host{fails: c.fails}
-			s := disk.Work(vm.Layout{State: "/state"}, h, h).Settings()[0]
+			s := disk.Work(vm.Layout{State: "/state"}, h, h, nil).Settings()[0]
 			is := c.vm
 			if err := s.Set(&is, "16G"); err != nil || s.Get(is) != "16 GiB" {
 				t.Fatalf("%v: %s", err, s.Get(is))
@@ -86,7 +86,7 @@ func TestGrowth(t *testing.T) {
 
 func TestADiskNeverShrinks(t *testing.T) {
 	h := &host{}
-	for _, f := range []*disk.Feature{disk.Root(vm.Layout{}, "ab12", disk.Choice{}, h, h, nil).Feature, disk.Work(vm.Layout{}, h, h)} {
+	for _, f := range []*disk.Feature{disk.Root(vm.Layout{}, "ab12", disk.Choice{}, h, h, nil).Feature, disk.Work(vm.Layout{}, h, h, nil)} {
 		s := f.Settings()[0]
 		v := vm.VM{Spec: vm.Spec{RootDisk: 8 * vm.GiB, WorkDisk: 8 * vm.GiB}}
 		for value, want := range map[string]string{

@@ -116,7 +116,7 @@ func (f *RootFeature) Preflight(_ context.Context, v vm.VM) error {
 }
 
 // Provision makes the overlay of the image, or of a snapshot.
-func (f *RootFeature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) error {
+func (f *RootFeature) Provision(ctx context.Context, v vm.VM, from string, report feature.Report) (warning string, err error) {
 	return f.Feature.Provision(ctx, v, from, func(method string) {
 		if v.RootBackend == vm.RootReflink && method != string(vm.RootReflink) {
 			method += ", since the file system no longer shares blocks"

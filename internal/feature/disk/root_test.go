@@ -65,7 +65,7 @@ func TestACloneThatMustBeACopy(t *testing.T) {
 		"":             "copy",
 	} {
 		var said string
-		if err := f.Provision(t.Context(), vm.VM{RootBackend: kept}, "", func(text string) { said = text }); err != nil || said != want {
+		if warning, err := f.Provision(t.Context(), vm.VM{RootBackend: kept}, "", func(text string) { said = text }); err != nil || warning != "" || said != want {
 			t.Errorf("%q: %q, %v", kept, said, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -212,6 +213,15 @@ func Space(dir string) (free, size int64, err error) {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+}
+
+// Identify is by what the file at path is told from others, and from itself once it was touched.
+func Identify(path string) (vm.File, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return vm.File{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return vm.File{Inode: st.Ino, Size: st.Size, Changed: time.Unix(st.Ctim.Unix())}, nil
 }
 
 // Allocated is how many bytes a file occupies. Blocks it shares with another count for both.

@@ -100,7 +100,8 @@ func TestTheSameBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		root := disk.Root(p.Layout, disktest.Tag, disk.Choice{}, p, nil, p.Devices())
-		if err := errors.Join(root.Provision(t.Context(), v, "", func(string) {}), root.Up(t.Context(), v, func(string) {})); err != nil {
+		_, err := root.Provision(t.Context(), v, "", func(string) {})
+		if err := errors.Join(err, root.Up(t.Context(), v, func(string) {})); err != nil {
 			t.Fatal(err)
 		}
 		f, err := os.Open(filepath.Join(p.Layout.Jail(v.ID), vm.FileRootDisk))

@@ -63,7 +63,7 @@ func newBare(layout vm.Layout, tag vm.Tag, id vm.ID, work string) (bare, error) 
 	}
 	// The machine is read from the driver's file; only what the guest is told has to be derived again.
 	b := feature.Blueprint{Image: img}
-	for _, f := range []feature.Feature{disk.Root(layout, tag, disk.Choice{}, block.Disks{}, nil, nil), disk.Work(layout, block.Disks{}, nil), &nic.Feature{}, identity.Feature{}, sshaccess.Feature{}} {
+	for _, f := range []feature.Feature{disk.Root(layout, tag, disk.Choice{}, block.Disks{}, nil, nil), disk.Work(layout, block.Disks{}, nil, nil), &nic.Feature{}, identity.Feature{}, sshaccess.Feature{}} {
 		f.Contribute(v, &b)
 	}
 	if img.Init != "" {

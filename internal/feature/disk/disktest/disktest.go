@@ -88,7 +88,8 @@ func (c trial) create(id vm.ID, size int64, from string) vm.VM {
 	c.Helper()
 	v := c.draft(id, size)
 	var said []string
-	c.must(c.root.Provision(c.Context(), v, from, func(text string) { said = append(said, text) }))
+	_, err := c.root.Provision(c.Context(), v, from, func(text string) { said = append(said, text) })
+	c.must(err)
 	if len(said) != 1 || said[0] != string(v.RootBackend) {
 		c.Errorf("it says that it was made by %q, and is kept by %s", said, v.RootBackend)
 	}
@@ -209,10 +210,11 @@ func lost(c trial) {
 			c.Errorf("a disk that is missing: %v", err)
 		}
 	}
-	c.must(c.root.Provision(c.Context(), v, "", func(string) {}))
+	_, err := c.root.Provision(c.Context(), v, "", func(string) {})
+	c.must(err)
 	c.start(v)
 	c.must(c.Mark(c.disk(v), "mine"))
-	if err := c.root.Provision(c.Context(), v, "", func(string) {}); !fault.Is(err, fault.AlreadyExists) {
+	if _, err := c.root.Provision(c.Context(), v, "", func(string) {}); !fault.Is(err, fault.AlreadyExists) {
 		c.Errorf("a disk that is there: %v", err)
 	}
 	c.holds(v, "mine")
