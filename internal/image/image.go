@@ -30,7 +30,7 @@ type Manifest struct {
 	OS       string    `json:"os"`     // PRETTY_NAME of os-release
 	Kernel   Kernel    `json:"kernel"`
 	Root     Disk      `json:"root"`
-	WorkSeed Disk      `json:"work_seed"`
+	WorkSeed Seed      `json:"work_seed"`
 	Init     string    `json:"init"` // path of the init to execute
 	Services []Service `json:"services,omitempty"`
 
@@ -53,9 +53,12 @@ type Disk struct {
 	UUID      string `json:"uuid"`
 	Size      int64  `json:"size"`      // bytes, virtual
 	Allocated int64  `json:"allocated"` // bytes on the disk when it was made
+}
 
-	// Fingerprint is a work seed's; nil until one was taken.
-	Fingerprint *Fingerprint `json:"fingerprint,omitempty"`
+// Seed is what VMs' work disks begin with.
+type Seed struct {
+	Disk
+	Fingerprint *Fingerprint `json:"fingerprint,omitempty"` // nil until one was taken
 }
 
 // Fingerprint tells a file from what may have become of it.

@@ -265,7 +265,7 @@ func (b *Builder) lay(ctx context.Context, w *work, report lifecycle.StageReport
 	}
 	report("work seed", "")
 	seed := filepath.Join(w.dir, image.FileWorkSeed)
-	if w.m.WorkSeed, err = b.laySeed(ctx, w.m, w.dir, seed); err != nil {
+	if w.m.WorkSeed.Disk, err = b.laySeed(ctx, w.m, w.dir, seed); err != nil {
 		return err
 	}
 	if w.m.WorkSeed.Fingerprint, err = fingerprint(seed); err != nil { // a directory's renaming does not touch it

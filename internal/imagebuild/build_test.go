@@ -169,12 +169,12 @@ func TestPull(t *testing.T) {
 		Name: "debian:12", Arch: "amd64", Source: "debian bookworm", OS: "Debian", Init: "/sbin/init",
 		Kernel:   image.Kernel{Version: "6.1.0", Size: 64, Modules: []string{"failover", "virtio_net"}},
 		Root:     image.Disk{FSType: "ext4", Size: 4 * vm.GiB},
-		WorkSeed: image.Disk{FSType: "ext4", Size: 64 * vm.MiB},
+		WorkSeed: image.Seed{Disk: image.Disk{FSType: "ext4", Size: 64 * vm.MiB}},
 		Services: []image.Service{{Name: "ssh", Port: 22}},
 		Packages: []image.Package{{Name: "systemd", Version: "252", Arch: "amd64"}},
 	}
 	if d := cmp.Diff(want, m, cmpopts.IgnoreFields(image.Manifest{}, "ID", "Created", "PackagesSHA256", "Tools"),
-		cmpopts.IgnoreFields(image.Kernel{}, "SHA256"), cmpopts.IgnoreFields(image.Disk{}, "UUID", "Allocated", "Fingerprint")); d != "" {
+		cmpopts.IgnoreFields(image.Kernel{}, "SHA256"), cmpopts.IgnoreFields(image.Disk{}, "UUID", "Allocated"), cmpopts.IgnoreFields(image.Seed{}, "Fingerprint")); d != "" {
 		t.Error(d)
 	}
 	if !strings.Contains(m.Tools["mke2fs"], "mke2fs 1.") || m.Tools["mmdebstrap"] != "mmdebstrap 1.3.5" {

@@ -25,7 +25,7 @@ func put(t *testing.T, dir, id, name string, age time.Duration) {
 	}
 	m := image.Manifest{
 		ID: id, Name: name, Arch: "amd64", Created: time.Unix(1e9, 0).Add(-age), Init: "/sbin/init",
-		Root: image.Disk{Size: 1 << 20}, WorkSeed: image.Disk{Size: 1 << 20},
+		Root: image.Disk{Size: 1 << 20}, WorkSeed: image.Seed{Disk: image.Disk{Size: 1 << 20}},
 	}
 	body, err := json.Marshal(m)
 	if err != nil {

@@ -75,7 +75,7 @@ func (b *Builder) HealSeed(ctx context.Context, id string) (made bool, err error
 	path := filepath.Join(dir, image.FileWorkSeed)
 	known, why := recognize(path, m.WorkSeed)
 	if made = why != nil; made {
-		if m.WorkSeed, err = b.replaceSeed(ctx, m, path); err != nil {
+		if m.WorkSeed.Disk, err = b.replaceSeed(ctx, m, path); err != nil {
 			return false, err
 		}
 	}
@@ -108,7 +108,7 @@ func (b *Builder) replaceSeed(ctx context.Context, m image.Manifest, path string
 
 // recognize returns the fingerprint of the file at path, if it is the work seed that its image's manifest describes: the
 // manifest's own where the file was not touched, nil where the manifest has none. Else fault.Corrupt says what is wrong.
-func recognize(path string, d image.Disk) (*image.Fingerprint, error) {
+func recognize(path string, d image.Seed) (*image.Fingerprint, error) {
 	is, err := block.Identify(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Corrupt, "its work seed is missing")

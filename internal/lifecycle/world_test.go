@@ -77,7 +77,7 @@ func (c catalog) HealSeed(context.Context, string) (bool, error) { return false,
 func debian() image.Manifest {
 	return image.Manifest{
 		ID: "0123456789ab", Name: "debian:12", Arch: "amd64",
-		Root: image.Disk{Size: 1 * vm.GiB}, WorkSeed: image.Disk{Size: 64 * vm.MiB},
+		Root: image.Disk{Size: 1 * vm.GiB}, WorkSeed: image.Seed{Disk: image.Disk{Size: 64 * vm.MiB}},
 		Services: []image.Service{{Name: "ssh", Port: 22}},
 	}
 }

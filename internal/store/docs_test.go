@@ -36,7 +36,10 @@ func fields(t reflect.Type, prefix string) []string {
 		}
 		opaque := inner == reflect.TypeFor[time.Time]() || strings.HasPrefix(inner.PkgPath(), "net/")
 		if inner.Kind() == reflect.Struct && !opaque {
-			out = append(out, fields(inner, prefix+name+".")...)
+			if !f.Anonymous {
+				name += "."
+			}
+			out = append(out, fields(inner, prefix+name)...)
 			continue
 		}
 		out = append(out, prefix+name)

@@ -147,8 +147,11 @@ func (m *model) commit(c vm.Change) fault.Code {
 			return fault.InUse
 		}
 	}
-	if m.vms[c.VM.ID].State != c.VM.State {
+	switch was := m.vms[c.VM.ID]; {
+	case was.State != c.VM.State:
 		m.news = append(m.news, "vm."+string(c.VM.State)+" "+c.VM.Name)
+	case was.State == vm.Running && c.VM.Reason != "" && was.Reason != c.VM.Reason:
+		m.news = append(m.news, "vm.ailing "+c.VM.Name)
 	}
 	m.vms[c.VM.ID] = c.VM
 	maps.DeleteFunc(m.records, func(_ string, r vm.Record) bool { return r.VM == c.VM.ID && r.Until == c.Drop })

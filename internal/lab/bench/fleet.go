@@ -300,7 +300,7 @@ func (r *fleet) prepare() error {
 	}
 	disk := image.Disk{FSType: "ext4", Size: 64 * vm.MiB}
 	manifest, err := json.Marshal(image.Manifest{
-		ID: fleetImageID, Name: fleetImage, Arch: runtime.GOARCH, Created: time.Now(), Root: disk, WorkSeed: disk, Init: "/sbin/init",
+		ID: fleetImageID, Name: fleetImage, Arch: runtime.GOARCH, Created: time.Now(), Root: disk, WorkSeed: image.Seed{Disk: disk}, Init: "/sbin/init",
 	})
 	if err != nil {
 		return err
