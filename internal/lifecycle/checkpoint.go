@@ -12,6 +12,7 @@ import (
 	"banger/internal/feature"
 	"banger/internal/op"
 	"banger/internal/snapshot"
+	"banger/internal/sshkey"
 	"banger/internal/vm"
 )
 
@@ -233,29 +234,35 @@ func rollable(v vm.VM) error {
 // rollback takes back the VM whose lock the caller holds. Until the disks change places it is as it was, but that it may
 // be stopped; from then on it has those of the checkpoint, and can be booted where its memory cannot be gone on from.
 func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot.Manifest) error {
+	if upright(v) && m.liveOf(v.ID) == nil {
+		return notHeld(v, "take back VM")
+	}
+	then := v // as it is going to be
+	then.Spec, then.Settings = s.VM.Spec, s.VM.Settings
+	b, err := m.blueprint(then)
+	if err == nil {
+		err = m.roomFor(ctx, then) // before it costs a running VM
+	}
+	if err != nil {
+		return err
+	}
 	dir := m.checkpointDir(v, s.Name)
 	before, free, err := m.intendBefore(ctx, job, v, s, dir)
 	defer free()
 	if err != nil {
 		return err
 	}
-	disks := v.Spec
 	if err = m.furnish(ctx, job, before, dir, nil); err == nil {
 		v, err = m.lieDown(ctx, job, v)
 	}
-	var b feature.Blueprint
 	if err == nil {
-		v.Spec, v.Settings = s.VM.Spec, s.VM.Settings
-		b, err = m.blueprint(v)
-	}
-	if err == nil {
-		v, err = m.admitStart(ctx, job, v, running(b.Records))
+		before.Spec = v.Spec
+		v, err = m.admitBackTo(ctx, job, v, then, running(b.Records))
 	}
 	if err != nil {
 		return errors.Join(err, m.eraseAnyway(before, m.failed(job, err)))
 	}
-	before.Spec = disks
-	if err = m.swap(ctx, job, v, before); err == nil {
+	if v, err = m.swap(ctx, job, v, then, before); err == nil {
 		if err = m.wakeFrom(ctx, job, v, b, s, dir); err != nil {
 			err = fault.From(err).WithHint("its disks are those of the checkpoint: `banger vm start %s` boots from them; those before are in the trash as %s", v.Name, before.Name)
 		}
@@ -266,11 +273,32 @@ func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot
 	return m.unstarted(job, v, err)
 }
 
+// admitBackTo commits the intent to start a VM that is stopped as what it is going to be, unless the host cannot take
+// that. Until its disks are others it keeps what is asked of it. But whichever disks a crash leaves it, none is larger than
+// what is committed: a device that is made too small does not mount.
+func (m *Manager) admitBackTo(ctx context.Context, job *op.Job, v, then vm.VM, hold []vm.Record) (vm.VM, error) {
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	if err := m.roomFor(ctx, then); err != nil {
+		return v, err
+	}
+	v.Spec.RootDisk, v.Spec.WorkDisk = max(v.Spec.RootDisk, then.Spec.RootDisk), max(v.Spec.WorkDisk, then.Spec.WorkDisk)
+	v.State, v.Desired = vm.Starting, vm.Running
+	o := job.Snapshot()
+	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+}
+
 // intendBefore commits that there is to be a VM with which the replaced disks go to the trash. It begins with those of
 // the checkpoint, in the directory dir. Its turn is held until free is called.
 func (m *Manager) intendBefore(ctx context.Context, job *op.Job, v vm.VM, s snapshot.Manifest, dir string) (before vm.VM, free func(), err error) {
 	before = v.Clone()
 	before.ID, before.Name = vm.NewID(), beforeName(v, s.Name)
+	host, err := sshkey.New("banger " + before.Name)
+	if err != nil {
+		return before, func() {}, err
+	}
+	// Taken back out of the trash it is another machine.
+	before.Access.HostKey, before.Access.HostKeyPrivate, before.Access.MachineID = host.Public, host.Private, vm.NewMachineID()
 	before.Spec = s.VM.Spec
 	before.State, before.Desired, before.Restart = vm.Creating, vm.Stopped, vm.RestartNo
 	before.Rests()
@@ -314,13 +342,18 @@ func (m *Manager) admitSnapshot(job *op.Job, v vm.VM, memory int64, dir string) 
 // lieDown stops a VM that runs, whose guest is not asked whether it wants to: it is going to be what it was. But what
 // it has not written yet is to be on the disks that go to the trash.
 func (m *Manager) lieDown(ctx context.Context, job *op.Job, v vm.VM) (vm.VM, error) {
+	const lost = "what the guest had not written to its disks is not on those in the trash: "
 	l := m.liveOf(v.ID)
+	if l != nil && l.isPaused() {
+		job.Warn(lost + "it was paused")
+	}
 	if l != nil && !l.isPaused() {
 		flush := step{"flush", func(ctx context.Context, report feature.Report) error {
 			ctx, cancel := context.WithTimeout(ctx, guardBudget)
 			defer cancel()
 			if err := l.agent().Hold(ctx); err != nil {
-				report("what the guest had not written is lost: " + err.Error())
+				report(err.Error())
+				job.Warn(lost + err.Error())
 			}
 			return nil
 		}}
@@ -329,18 +362,19 @@ func (m *Manager) lieDown(ctx context.Context, job *op.Job, v vm.VM) (vm.VM, err
 		}
 	}
 	if l != nil {
-		if err := m.bringDown(ctx, job, v, 0, goesOn); err != nil {
+		if err := m.bringDown(ctx, job, v, 0, continues); err != nil {
 			return v, err
 		}
 	}
 	return m.reload(ctx, v.ID)
 }
 
-// goesOn is the operation at the end of a part of it: there is nothing to store yet.
-func goesOn(*op.Job) *op.Operation { return nil }
+// continues is the operation at the end of a part of it: there is nothing to store yet.
+func continues(*op.Job) *op.Operation { return nil }
 
-// swap gives a VM the disks of another, and that one, which is to be found in the trash, its own.
-func (m *Manager) swap(ctx context.Context, job *op.Job, v, before vm.VM) error {
+// swap gives a VM the disks of another, and that one, which is to be found in the trash, its own. It returns the VM as it
+// is then.
+func (m *Manager) swap(ctx context.Context, job *op.Job, v, then, before vm.VM) (vm.VM, error) {
 	// From here on whatever it has goes to the trash, whoever has to finish that. What is in the trash is what it says
 	// itself, so that comes first.
 	gone := before
@@ -350,13 +384,17 @@ func (m *Manager) swap(ctx context.Context, job *op.Job, v, before vm.VM) error 
 		err = m.commit(ctx, vm.Change{VM: gone})
 	}
 	if err != nil {
-		return errors.Join(err, m.eraseAnyway(before, nil))
+		return v, errors.Join(err, m.eraseAnyway(before, nil))
 	}
 	err = run(ctx, job, group{{"exchange disks", func(context.Context, feature.Report) error { return m.dirs.Exchange(v.ID, gone.ID) }}})
+	if err == nil {
+		v.Spec, v.Settings = then.Spec, then.Settings
+		err = m.commit(ctx, vm.Change{VM: v})
+	}
 	if eerr := m.eraseAnyway(gone, nil); eerr != nil {
 		m.log.Error("put replaced disks in the trash; it is tried again", "vm", gone.Name, "id", gone.ID, "error", eerr)
 	}
-	return err
+	return v, err
 }
 
 // eraseAnyway is erase for when the verb may have been called off.

@@ -49,6 +49,9 @@ func TestAVMIsTakenBack(t *testing.T) {
 		t.Fatalf("in the trash is %+v", trash)
 	}
 	w.must(w.end(w.m.Restore(t.Context(), alice, "other-before-cp", "")))
+	if v := w.find("other-before-cp"); v.Access.MachineID == after.Access.MachineID || v.Access.HostKey == after.Access.HostKey {
+		t.Error("two VMs share an identity")
+	}
 	w.must(w.end(w.m.Start(t.Context(), alice, "other-before-cp")))
 	// As often as one likes, from any state.
 	w.must(w.end(w.m.Stop(t.Context(), alice, "other", 0)))
@@ -91,6 +94,32 @@ func TestWhatAVMCannotBeTakenBackTo(t *testing.T) {
 				t.Errorf("listed are %v", all)
 			}
 		})
+	}
+}
+
+// A host that cannot take what the VM was keeps the VM as it is.
+func TestATakeBackThatIsRefused(t *testing.T) {
+	w := checkpointed(t)
+	w.must(w.set("work_disk", "64G", "memory", "256M"))
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
+	before := w.find("dev")
+	w.host.SetRoom(func(r *hosttest.Room) { r.Memory = vm.GiB / 2 })
+	w.host.FailAt(0)
+	if err := w.rollback("dev"); code(err) != fault.Exhausted {
+		t.Errorf("got %v", err)
+	}
+	if v := w.find("dev"); v.State != vm.Running || v.Spec != before.Spec || w.did("hold guest") || w.did("kill hypervisor") {
+		t.Errorf("it is %s, with %+v, after %v", v.State, v.Spec, w.host.Effects())
+	}
+	w.host.SetRoom(func(r *hosttest.Room) { r.Memory = vm.TiB })
+	// Nor does what fails before its disks are others change what is asked of it.
+	w.host.FailOn(hosttest.Effect{Label: "exchange jails", Nth: 1})
+	if err := w.rollback("dev"); err == nil {
+		t.Error("it went well")
+	}
+	if v := w.find("dev"); v.State != vm.Stopped || v.Spec != before.Spec {
+		t.Errorf("it is %s, with %+v", v.State, v.Spec)
 	}
 }
 

@@ -46,10 +46,11 @@ func (m *Manager) Create(ctx context.Context, caller vm.Caller, req CreateReques
 	}
 	o := newOperation(KindCreate, v, caller.UID)
 	o.Created = arrived // checking the request takes time too
-	if v, o, err = m.intend(ctx, v, img, o, 0); err != nil {
+	v, o, unlock, err := m.intendHolding(ctx, v, img, o, 0)
+	if err != nil {
 		return op.Operation{}, fault.From(err).InOp("create VM", v.Name)
 	}
-	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
+	return m.spawnHolding(o, v.ID, unlock, func(ctx context.Context, job *op.Job) error {
 		warm, err := false, error(nil)
 		if !req.Cold {
 			warm, err = m.createWarm(ctx, job, v)
@@ -90,6 +91,20 @@ func (m *Manager) intend(ctx context.Context, v vm.VM, img image.Manifest, o op.
 		return v, o, err
 	}
 	return leased, o, nil
+}
+
+// intendHolding is intend for a VM whose turn is held from before it is committed, until unlock is called.
+func (m *Manager) intendHolding(ctx context.Context, v vm.VM, img image.Manifest, o op.Operation, now int64) (_ vm.VM, _ op.Operation, unlock func(), err error) {
+	if unlock, err = m.locks.lock(ctx, v.ID); err != nil {
+		return v, o, nil, err
+	}
+	leased, o, err := m.intend(ctx, v, img, o, now)
+	if err != nil {
+		unlock()
+		m.locks.forget(v.ID)
+		return v, o, nil, err
+	}
+	return leased, o, unlock, nil
 }
 
 // draft derives the whole VM from a request and the image that it names.

@@ -152,15 +152,11 @@ func (m *Manager) intendForks(ctx context.Context, job *op.Job, v vm.VM, names [
 			return forks, free, err
 		}
 		f.Settings = maps.Clone(v.Settings)
-		end, err := m.locks.lock(ctx, f.ID) // before anybody can find it half made
+		f, o, end, err := m.intendHolding(ctx, f, img, job.Snapshot(), now)
 		if err != nil {
 			return forks, free, err
 		}
 		turns = append(turns, end)
-		f, o, err := m.intend(ctx, f, img, job.Snapshot(), now)
-		if err != nil {
-			return forks, free, err
-		}
 		for _, w := range o.Warnings[len(job.Snapshot().Warnings):] {
 			job.Warn(w)
 		}
@@ -208,7 +204,7 @@ func (m *Manager) catch(ctx context.Context, job *op.Job, v vm.VM, l *live, dir 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), undoBudget)
 	defer cancel()
-	resume := step{"resume", func(ctx context.Context, _ feature.Report) error { return m.hyper.Resume(ctx, v.ID) }}
+	resume := step{"resume", func(ctx context.Context, _ feature.Report) error { return m.goesOn(ctx, v.ID, l) }}
 	rerr := run(ctx, job, group{resume})
 	if rerr == nil {
 		l.stands(false)
@@ -219,6 +215,24 @@ func (m *Manager) catch(ctx context.Context, job *op.Job, v vm.VM, l *live, dir 
 	}
 	m.watch.run(func() { m.setClock(m.ctx, v.ID, l) }) // it stood still; and to be asked ends its silence
 	return err
+}
+
+// goesOn has a guest that stands still go on, and does not give up at once: a hypervisor that is still writing a snapshot
+// which was called off answers once it has.
+func (m *Manager) goesOn(ctx context.Context, id vm.ID, l *live) error {
+	for {
+		err := m.hyper.Resume(ctx, id)
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		select {
+		case <-l.gone:
+			return err
+		case <-ctx.Done():
+			return err
+		case <-time.After(m.HaltInterval):
+		}
+	}
 }
 
 // riseForks brings the forks up, side by side. What one of them failed of is told of that one.

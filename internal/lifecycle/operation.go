@@ -27,11 +27,21 @@ func newOperation(kind string, v vm.VM, owner int) op.Operation {
 
 // spawn runs a verb's body as a tracked operation. The body holds the VM's lock.
 func (m *Manager) spawn(o op.Operation, id vm.ID, body func(ctx context.Context, job *op.Job) error) op.Operation {
+	return m.spawnWith(o, id, func(ctx context.Context) (func(), error) { return m.locks.lock(ctx, id) }, body)
+}
+
+// spawnHolding is spawn for whoever has the VM's lock already, which is unlocked at the end: a VM of which it is
+// committed that it is to be made is not to be found while nobody makes it, or it would be undone.
+func (m *Manager) spawnHolding(o op.Operation, id vm.ID, unlock func(), body func(ctx context.Context, job *op.Job) error) op.Operation {
+	return m.spawnWith(o, id, func(context.Context) (func(), error) { return unlock, nil }, body)
+}
+
+func (m *Manager) spawnWith(o op.Operation, id vm.ID, lock func(context.Context) (func(), error), body func(ctx context.Context, job *op.Job) error) op.Operation {
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	job := m.Tracker.Begin(o, func() { cancel(errCanceled) })
 	m.jobs.run(func() {
 		defer cancel(nil)
-		unlock, err := m.locks.lock(ctx, id)
+		unlock, err := lock(ctx)
 		if err == nil {
 			err = body(ctx, job)
 			unlock()

@@ -93,6 +93,16 @@ func (m *Manager) bringBack(ctx context.Context, caller vm.Caller, kind string, 
 		v.State, v.Desired, v.Reason = vm.Restoring, vm.Stopped, ""
 		v.Rests()
 	}
+	unlock, err := m.locks.lock(ctx, v.ID)
+	if err != nil {
+		return op.Operation{}, err
+	}
+	begun := false
+	defer func() {
+		if !begun {
+			unlock()
+		}
+	}()
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
 	if err := m.admitBack(ctx, v); err != nil {
@@ -112,8 +122,8 @@ func (m *Manager) bringBack(ctx context.Context, caller vm.Caller, kind string, 
 		}
 		return op.Operation{}, f
 	}
-	v = leased
-	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
+	v, begun = leased, true
+	return m.spawnHolding(o, v.ID, unlock, func(ctx context.Context, job *op.Job) error {
 		back := step{"directory", func(ctx context.Context, _ feature.Report) error { return m.finishRestore(ctx, v, job) }}
 		if alive {
 			back = step{"hypervisor", func(ctx context.Context, _ feature.Report) error {

@@ -247,12 +247,12 @@ func (m *Manager) warmImage(ctx context.Context, caller vm.Caller, r WarmRequest
 	if !m.begins(frozen.Key()) {
 		return op.Operation{}, fault.New(fault.InUse, "that is under way").WithHint("follow it: `banger op list`")
 	}
-	v, o, err = m.intend(ctx, v, img, o, v.Spec.Memory)
+	v, o, unlock, err := m.intendHolding(ctx, v, img, o, v.Spec.Memory)
 	if err != nil {
 		m.ends(frozen.Key())
 		return op.Operation{}, err
 	}
-	return m.spawn(o, v.ID, func(ctx context.Context, job *op.Job) error {
+	return m.spawnHolding(o, v.ID, unlock, func(ctx context.Context, job *op.Job) error {
 		defer m.ends(frozen.Key())
 		return m.warm(ctx, job, v, frozen)
 	}), nil

@@ -91,17 +91,17 @@ func (Dirs) Open(dir string) (snapshot.Manifest, error) {
 			WithHint("it is of no more use: remove it, and it is made anew")
 	}
 	sum, err := hashState(dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return m, fault.System(err, "open snapshot", dir)
 	}
-	if sum != m.StateSHA256 {
+	if err != nil || sum != m.StateSHA256 {
 		return m, altered(snapshot.FileState)
 	}
 	memory, err := block.Identify(filepath.Join(dir, snapshot.FileMemory))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return m, fault.System(err, "open snapshot", dir)
 	}
-	if !memory.Same(m.Memory) {
+	if err != nil || !memory.Same(m.Memory) {
 		return m, altered(snapshot.FileMemory)
 	}
 	return m, nil

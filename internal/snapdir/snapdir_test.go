@@ -127,3 +127,14 @@ func TestANewerSnapshotIsLeftAlone(t *testing.T) {
 		t.Errorf("opened: %v", err)
 	}
 }
+
+// One of which a file is gone is no missing snapshot: it can be removed, and is told of.
+func TestALostFileIsAnAlteration(t *testing.T) {
+	for _, file := range []string{snapshot.FileState, snapshot.FileMemory} {
+		d, dir := sealed(t)
+		must(t, os.Remove(filepath.Join(dir, file)))
+		if _, err := d.Open(dir); !fault.Is(err, fault.Corrupt) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("without its %s: %v", file, err)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func poolInfo(entropy []byte) []byte {
 func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 	root, err := os.OpenRoot("/")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", agent.ErrOthers, err)
 	}
 	defer root.Close()
 	parts := []func() error{func() error {
@@ -73,7 +73,10 @@ func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 		wg.Go(func() { errs[i] = part() })
 	}
 	wg.Wait()
-	return errors.Join(append(errs, reloadSSH(ctx))...) // last: it reads what was written, and listens on new addresses
+	if err := reloadSSH(ctx); err != nil { // last: it reads what was written, and listens on new addresses
+		errs = append(errs, fmt.Errorf("%w: %w", agent.ErrOthers, err))
+	}
+	return errors.Join(errs...)
 }
 
 // identityFile outlives the server, not the boot.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,12 +60,17 @@ func running(name string) []int {
 // guest's own network, such as a container's, is left alone.
 func restartListener(ctx context.Context, pid int) error {
 	had, err := listensOn(pid)
-	if err != nil || len(had) == 0 {
+	if ended(err) || err == nil && len(had) == 0 {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, sshBudget)
 	defer cancel()
-	if err := unix.Kill(pid, unix.SIGHUP); err != nil {
+	if err := unix.Kill(pid, unix.SIGHUP); ended(err) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("restart sshd: %w", err)
 	}
 	for {
@@ -83,6 +89,9 @@ func restartListener(ctx context.Context, pid int) error {
 		}
 	}
 }
+
+// ended reports whether an error is that of a process which is no more, as one that served a connection.
+func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // listensOn returns the inodes of the TCP sockets on which a process listens.
 func listensOn(pid int) ([]string, error) {
