@@ -142,6 +142,7 @@ func (m *Manager) intendForks(ctx context.Context, job *op.Job, v vm.VM, names [
 	if v.State == vm.Running {
 		now += v.Holds().Memory
 	}
+	var warnings []string
 	for _, name := range names {
 		f, err := m.draft(ctx, vm.Caller{UID: v.Owner}, CreateRequest{
 			Name: name, Labels: maps.Clone(v.Labels), Spec: shape(v), Timezone: v.Timezone, Locale: v.Locale,
@@ -157,12 +158,13 @@ func (m *Manager) intendForks(ctx context.Context, job *op.Job, v vm.VM, names [
 			return forks, free, err
 		}
 		turns = append(turns, end)
-		for _, w := range o.Warnings[len(job.Snapshot().Warnings):] {
-			job.Warn(w)
-		}
-		now = 0 // that is written once
+		warnings = o.Warnings // the last one's: it was admitted beside all others
+		now = 0               // that is written once
 		forks = append(forks, f)
 		job.Makes(string(f.ID))
+	}
+	for _, w := range warnings {
+		job.Warn(w)
 	}
 	return forks, free, nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"banger/internal/admission"
 	"banger/internal/fault"
 	"banger/internal/hosttest"
 	"banger/internal/lifecycle"
@@ -101,6 +102,16 @@ func TestWhatCannotBeForked(t *testing.T) {
 				t.Errorf("something is left:\n%s", text)
 			}
 		})
+	}
+}
+
+func TestForksAreWarnedOfOnce(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.create("dev"))
+	w.host.SetRoom(func(r *hosttest.Room) { r.Space = admission.Space{Free: 10 * vm.GiB, Size: vm.TiB} })
+	w.must(w.fork("", 2))
+	if told := w.ops(lifecycle.KindFork)[0].Warnings; len(told) != 1 {
+		t.Errorf("it is warned of: %q", told)
 	}
 }
 

@@ -91,6 +91,16 @@ func (a *App) Warn(o op.Operation) {
 	}
 }
 
+// Begun prints the id of an operation that nobody waits for.
+func (a *App) Begun(o op.Operation) error {
+	if a.Data() {
+		return a.Print(o)
+	}
+	a.Warn(o)
+	fmt.Fprintln(a.IO.Out, o.ID)
+	return nil
+}
+
 // Config returns the user's settings. Flags must have been parsed.
 func (a *App) Config() (config.Client, error) {
 	if a.config == nil {

@@ -60,11 +60,7 @@ type made struct {
 
 func finish(ctx context.Context, a *app.App, c *client.Client, begun op.Operation, noWait bool) error {
 	if noWait {
-		if a.Data() {
-			return a.Print(begun)
-		}
-		fmt.Fprintln(a.IO.Out, begun.ID)
-		return nil
+		return a.Begun(begun)
 	}
 	final, err := a.Follow(ctx, c, begun)
 	if err != nil {

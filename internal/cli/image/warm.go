@@ -49,11 +49,7 @@ warm = "off". What is there already is not made anew.`,
 				return err
 			}
 			if noWait {
-				if a.Data() {
-					return a.Print(begun)
-				}
-				fmt.Fprintln(a.IO.Out, begun.ID)
-				return nil
+				return a.Begun(begun)
 			}
 			final, err := a.Follow(ctx, c, begun)
 			if err != nil {

@@ -64,7 +64,7 @@ func makeCheckpoint(ctx context.Context, a *app.App, vm, name string, noWait boo
 		return err
 	}
 	if noWait {
-		return showBegun(a, begun)
+		return a.Begun(begun)
 	}
 	final, err := a.Follow(ctx, c, begun)
 	if err != nil {

@@ -122,7 +122,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		return err
 	}
 	if o.noWait {
-		return showBegun(a, begun)
+		return a.Begun(begun)
 	}
 	final, err := a.Follow(ctx, c, begun)
 	if err != nil {

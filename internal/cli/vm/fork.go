@@ -62,7 +62,7 @@ func fork(ctx context.Context, a *app.App, name string, r api.ForkVM, noWait boo
 		return err
 	}
 	if noWait {
-		return showBegun(a, begun)
+		return a.Begun(begun)
 	}
 	final, err := a.Follow(ctx, c, begun)
 	if err != nil {
@@ -86,15 +86,5 @@ func fork(ctx context.Context, a *app.App, name string, r api.ForkVM, noWait boo
 	if len(out.VMs) > 0 {
 		fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan("banger vm ssh "+term.Escape(out.VMs[0].Name)))
 	}
-	return nil
-}
-
-// showBegun prints the id of an operation that nobody waits for.
-func showBegun(a *app.App, begun op.Operation) error {
-	if a.Data() {
-		return a.Print(begun)
-	}
-	a.Warn(begun)
-	fmt.Fprintln(a.IO.Out, begun.ID)
 	return nil
 }
