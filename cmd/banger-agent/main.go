@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -14,10 +16,12 @@ import (
 	"syscall"
 
 	"github.com/mdlayher/vsock"
+	"github.com/pkg/sftp"
 
 	"banger/internal/agent"
 	"banger/internal/agent/initrd"
 	"banger/internal/agent/machine"
+	"banger/internal/agent/sshserver"
 	"banger/internal/agent/supervise"
 	"banger/internal/agentproto"
 	"banger/internal/buildinfo"
@@ -27,6 +31,7 @@ import (
 const (
 	roleSupervise = "supervise"
 	roleServe     = "serve"
+	roleSFTP      = "sftp" // one SFTP session, as the user who asked for it
 )
 
 func main() {
@@ -44,6 +49,11 @@ func main() {
 		err := serve(version, log)
 		log.Error("server", "error", err)
 		os.Exit(1)
+	case len(os.Args) == 2 && os.Args[1] == roleSFTP:
+		if err := serveSFTP(); err != nil {
+			log.Error("sftp", "error", err)
+			os.Exit(1)
+		}
 	default:
 		fmt.Fprintf(os.Stderr, "banger-agent %s: the part of banger that runs inside its guests; it is not run by hand\n", version)
 		os.Exit(2)
@@ -69,8 +79,12 @@ func dialHost(context.Context) (net.Conn, error) {
 func superviseServer(log *slog.Logger) {
 	debug.SetGCPercent(20)
 	// The guest runs out of memory before it runs out of an agent. The server inherits it.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+	if err := machine.Shield(); err != nil {
 		log.Error("shield from the OOM killer", "error", err)
+	}
+	// Users' sessions inherit it: as many as systemd allows what it starts.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1 << 10, Max: 1 << 19}); err != nil {
+		log.Error("allow sessions many open files", "error", err)
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
@@ -102,7 +116,8 @@ func serve(version string, log *slog.Logger) error {
 	debug.SetMemoryLimit(8 << 20) // beyond it memory is reused eagerly, not refused
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, supervise.Terminating)
-	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	// Not ignored: users' programs would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	terminating := make(chan struct{})
 	go func() {
 		for range told {
@@ -118,16 +133,34 @@ func serve(version string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
+	m := &machine.Machine{Version: version, Log: log}
+	door := &sshserver.Server{Root: "/", SFTP: []string{"/proc/self/exe", roleSFTP}, Start: m.StartSession, Log: log}
 	a := &agent.Agent{
 		Listener:    hostOnly{l},
 		DialHost:    dialHost,
 		Hello:       initrd.Hello(version, agentproto.PhaseResident),
 		Identity:    identity,
-		Machine:     &machine.Machine{Version: version, Log: log},
+		Machine:     m,
+		ServeSSH:    door.Serve,
 		Log:         log,
 		Terminating: terminating,
 	}
 	return a.Run(context.Background())
+}
+
+// serveSFTP serves a client on the standard streams until it has gone.
+func serveSFTP() error {
+	s, err := sftp.NewServer(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout}, sftp.WithServerWorkingDirectory(os.Getenv("HOME")))
+	if err != nil {
+		return err
+	}
+	if err := s.Serve(); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 // whoIAm is what the initrd's agent left in the environment, unless the guest has become another since.

@@ -22,6 +22,8 @@ type Agent struct {
 	Hello    agentproto.Hello                            // without versions, phase and token, which Run sets
 	Identity Identity
 	Machine  Machine
+	// ServeSSH serves SSH on a connection until that ends or ctx does, and closes it.
+	ServeSSH func(ctx context.Context, conn net.Conn)
 	Log      *slog.Logger
 
 	// Terminating is sent to when the guest's init has begun to end every process.
@@ -67,6 +69,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	h := &control{agent: a, identity: a.Identity, intent: agentproto.IntentUnknown, again: make(chan struct{}, 1)}
 	r := &requests{agent: a, control: h, dials: make(chan struct{}, maxDials), open: make(chan struct{}, maxRequests)}
+	r.goingDown, r.goesDown = context.WithCancel(ctx)
+	defer r.goesDown()
 
 	var wg sync.WaitGroup
 	wg.Go(func() { h.run(ctx) })
@@ -77,6 +81,7 @@ func (a *Agent) Run(ctx context.Context) error {
 				return
 			case <-a.Terminating:
 				h.farewell()
+				r.goesDown()
 			}
 		}
 	})

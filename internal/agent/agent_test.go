@@ -120,6 +120,7 @@ func serve(t *testing.T) (dial func() net.Conn, m machine) {
 		Listener: l,
 		DialHost: func(context.Context) (net.Conn, error) { return nil, errors.New("no host") },
 		Machine:  m,
+		ServeSSH: greets,
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -142,6 +143,30 @@ func serve(t *testing.T) (dial func() net.Conn, m machine) {
 		}
 		return c
 	}, m
+}
+
+// greets serves SSH as far as it can be told from anything else.
+func greets(ctx context.Context, c net.Conn) {
+	defer c.Close()
+	_, _ = io.WriteString(c, "SSH-2.0\n")
+	<-ctx.Done()
+}
+
+func TestSSHEndsWithTheGuest(t *testing.T) {
+	dial, m := serve(t)
+	c := dial()
+	if resp := ask(t, c, agentproto.Request{Op: agentproto.OpSSH}); resp.Error != "" {
+		t.Fatal(resp.Error)
+	}
+	s := agentproto.NewStream(c)
+	if _, err := io.ReadFull(s, make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, dial(), agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}})
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %v", err)
+	}
+	<-m.restarted
 }
 
 func ask(t *testing.T, c net.Conn, req agentproto.Request) agentproto.Response {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"banger/internal/agent/relay"
 	"banger/internal/agentproto"
 )
 
@@ -29,6 +29,9 @@ type requests struct {
 	control *control
 	open    chan struct{} // holds a token for each request that is being answered
 	dials   chan struct{} // and one for each stream
+
+	goingDown context.Context // done once the guest goes down
+	goesDown  func()
 
 	adopting sync.Mutex // held while the guest becomes another: a host that lost the answer asks again
 }
@@ -83,6 +86,7 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 		if r.answer(conn, agentproto.Response{}) {
 			r.control.mean(req.Shutdown.Intent)
 			r.control.farewell()
+			r.goesDown()
 			r.agent.Machine.Restart()
 		}
 	case req.Op == agentproto.OpClock && req.Clock != nil:
@@ -98,14 +102,9 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	case req.Op == agentproto.OpAdopt && req.Adopt != nil:
 		r.answerLate(conn, func() agentproto.Response { return r.adopt(ctx, *req.Adopt) })
 	case req.Op == agentproto.OpDial && req.Dial != nil:
-		select {
-		case r.dials <- struct{}{}:
-			defer func() { <-r.dials }()
-			release()
-			r.dial(ctx, conn, *req.Dial)
-		default:
-			r.answer(conn, agentproto.Response{Error: fmt.Sprintf("%d connections are open already", maxDials)})
-		}
+		r.stream(conn, release, func() { r.dial(ctx, conn, *req.Dial) })
+	case req.Op == agentproto.OpSSH:
+		r.stream(conn, release, func() { r.ssh(ctx, conn) })
 	default:
 		r.answer(conn, agentproto.Response{Error: fmt.Sprintf("this agent knows no request %q", req.Op)})
 	}
@@ -136,6 +135,30 @@ func (r *requests) answerLate(conn net.Conn, change func() agentproto.Response) 
 	if conn.SetDeadline(time.Now().Add(changeBudget)) == nil {
 		r.answer(conn, change())
 	}
+}
+
+// stream serves a request whose connection stays open. It counts among the streams instead of the requests.
+func (r *requests) stream(conn net.Conn, release, serve func()) {
+	select {
+	case r.dials <- struct{}{}:
+		defer func() { <-r.dials }()
+		release()
+		serve()
+	default:
+		r.answer(conn, agentproto.Response{Error: fmt.Sprintf("%d connections are open already", maxDials)})
+	}
+}
+
+// ssh has the host speak SSH to the agent, until the guest goes down.
+func (r *requests) ssh(ctx context.Context, conn net.Conn) {
+	if !r.answer(conn, agentproto.Response{}) || conn.SetDeadline(time.Time{}) != nil {
+		return
+	}
+	s := agentproto.NewStream(conn)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.goingDown, cancel)()
+	r.agent.ServeSSH(ctx, s)
 }
 
 // dial connects the host to a TCP port of the guest.
@@ -174,47 +197,22 @@ func dialTCP(ctx context.Context, d agentproto.Dial) (*net.TCPConn, error) {
 	return nil, first
 }
 
-// splice copies both ways until both have ended, or one fails. An end is passed on as an end, a
-// failure as a failure: a reset stays distinguishable from everything having been sent.
+// splice joins a stream to a connection. A failure is passed on as a failure: a reset stays distinguishable from everything
+// having been sent.
 func splice(s *agentproto.Stream, tcp *net.TCPConn) {
-	var wg sync.WaitGroup
-	var inErr, outErr error
-	abort := func() {
+	err := relay.Both(s, tcp, func() {
 		_ = tcp.SetLinger(0) // closes with a reset
 		_ = tcp.Close()
 		_ = s.Close()
-	}
-	wg.Go(func() {
-		if inErr = pass(tcp, s); inErr != nil {
-			abort()
-		}
 	})
-	wg.Go(func() {
-		if outErr = pass(s, tcp); outErr != nil {
-			abort()
-		}
-	})
-	wg.Wait()
-	if errors.Join(inErr, outErr) != nil {
-		return
+	if err == nil {
+		awaitClose(s)
 	}
-	// The host closes first, see agentproto.Stream.
+}
+
+// awaitClose waits for the host, which closes first: see agentproto.Stream.
+func awaitClose(s *agentproto.Stream) {
 	if s.SetReadDeadline(time.Now().Add(closeBudget)) == nil {
 		_, _ = io.Copy(io.Discard, s.Conn)
 	}
-}
-
-type writeCloser interface {
-	io.Writer
-	CloseWrite() error
-}
-
-// pass copies one way and passes its end on.
-func pass(dst writeCloser, src io.Reader) error {
-	// Hidden behind plain interfaces, or io.Copy would have the connection choose a buffer.
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, agentproto.MaxChunk))
-	if err != nil {
-		return err
-	}
-	return dst.CloseWrite()
 }

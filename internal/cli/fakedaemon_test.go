@@ -326,7 +326,7 @@ func (f *fake) routes() http.Handler {
 		}
 		fmt.Fprint(w, "Debian GNU/Linux 12\nlogin: \n")
 	})
-	mux.HandleFunc("GET /v1/vms/{vm}/dial", f.dial)
+	mux.HandleFunc("GET /v1/vms/{vm}/ssh", f.ssh)
 	handle("GET /v1/images", func(*http.Request) (any, error) { return f.images, nil })
 	handle("GET /v1/images/{image}", func(r *http.Request) (any, error) {
 		name := r.PathValue("image")
@@ -497,8 +497,8 @@ func (f *fake) importImage(w http.ResponseWriter, r *http.Request) {
 	f.images = append(f.images, m)
 }
 
-// dial joins the connection to the guest's SSH server.
-func (f *fake) dial(w http.ResponseWriter, r *http.Request) {
+// ssh joins the connection to the guest's SSH server.
+func (f *fake) ssh(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	v, err := f.find(r.PathValue("vm"))
 	if err != nil {

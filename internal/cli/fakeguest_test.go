@@ -12,7 +12,7 @@ import (
 	"banger/internal/sshkey"
 )
 
-// guest is an SSH server behind the fake daemon's dial: what a VM's port 22 is.
+// guest is the SSH server of a VM's agent, behind the fake daemon.
 type guest struct {
 	host    ssh.Signer
 	hostKey string // public, authorized_keys form

@@ -361,12 +361,21 @@ func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, e
 // Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
 // alone.
 func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn, error) {
+	return c.connection(ctx, vmPath(selector, "/dial?port="+strconv.Itoa(port)))
+}
+
+// SSH opens a connection to the SSH server of a VM's agent.
+func (c *Client) SSH(ctx context.Context, selector string) (net.Conn, error) {
+	return c.connection(ctx, vmPath(selector, "/ssh"))
+}
+
+func (c *Client) connection(ctx context.Context, path string) (net.Conn, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	res, br, err := c.upgrade(ctx, conn, vmPath(selector, "/dial?port="+strconv.Itoa(port))) //nolint:bodyclose // closing conn is
+	res, br, err := c.upgrade(ctx, conn, path) //nolint:bodyclose // closing conn is
 	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
 		err = answered(res)
 	}

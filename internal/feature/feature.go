@@ -41,9 +41,9 @@ type Saver interface {
 }
 
 // Rehearser does once, in a guest of which a golden snapshot is to be taken, what the user of a VM will do first: so that
-// what it needs is in the guest's memory already. dial reaches a port in the guest.
+// what it needs is in the guest's memory already. ssh connects to its agent's SSH server.
 type Rehearser interface {
-	Rehearse(ctx context.Context, v vm.VM, b Blueprint, dial func(ctx context.Context, host string, port int) (net.Conn, error)) error
+	Rehearse(ctx context.Context, v vm.VM, ssh func(ctx context.Context) (net.Conn, error)) error
 }
 
 // Upper makes or checks what a running VM needs, before every start. It is idempotent: what exists

@@ -287,6 +287,25 @@ func TestDialHalfClose(t *testing.T) {
 	}
 }
 
+func TestSSH(t *testing.T) {
+	h := open(t, config)
+	boot(t, h)
+	c, err := h.SSH(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 // A service that resets its connection must not look like one that said everything.
 func TestDialReset(t *testing.T) {
 	h := open(t, config)

@@ -109,6 +109,15 @@ func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, erro
 	return agentproto.NewStream(conn), nil
 }
 
+// SSH connects to the agent's SSH server. The connection is one as from Dial.
+func (g *Guest) SSH(ctx context.Context) (net.Conn, error) {
+	conn, _, err := g.request(ctx, agentproto.Request{Op: agentproto.OpSSH})
+	if err != nil {
+		return nil, err
+	}
+	return agentproto.NewStream(conn), nil
+}
+
 // ask is a request that ends with its response.
 func (g *Guest) ask(ctx context.Context, req agentproto.Request) (agentproto.Response, error) {
 	conn, resp, err := g.request(ctx, req)

@@ -298,6 +298,11 @@ func (g *guest) Dial(_ context.Context, _ string, port int) (net.Conn, error) {
 	return nil, errors.Join(g.answer(), fmt.Errorf("port %d: connection refused", port))
 }
 
+// SSH implements lifecycle.Guest: it serves none.
+func (g *guest) SSH(context.Context) (net.Conn, error) {
+	return nil, errors.Join(g.answer(), errors.New("this agent serves no SSH"))
+}
+
 // Close implements lifecycle.Guest.
 func (g *guest) Close() error {
 	g.host.mu.Lock()

@@ -109,6 +109,8 @@ type Guest interface {
 	Stats(ctx context.Context) (agentproto.Stats, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
+	// SSH connects to its agent's SSH server.
+	SSH(ctx context.Context) (net.Conn, error)
 	feature.Guest
 	// Hold has it write its disks out and fall silent, for a snapshot.
 	Hold(ctx context.Context) error

@@ -43,3 +43,16 @@ func (m *Manager) Dial(ctx context.Context, caller vm.Caller, selector, host str
 	}
 	return c, nil
 }
+
+// SSH connects to the SSH server of a running VM's agent.
+func (m *Manager) SSH(ctx context.Context, caller vm.Caller, selector string) (net.Conn, error) {
+	v, g, err := m.guestOf(ctx, caller, selector)
+	if err != nil {
+		return nil, err
+	}
+	c, err := g.SSH(ctx)
+	if err != nil {
+		return nil, fault.From(err).InOp("connect to VM", v.Name).WithLogs(m.layout.ConsoleLog(v.ID))
+	}
+	return c, nil
+}

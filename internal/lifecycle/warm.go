@@ -337,7 +337,7 @@ func (m *Manager) capture(ctx context.Context, job *op.Job, v vm.VM, frozen snap
 		return err
 	}
 	quiet := step{"quiet", func(ctx context.Context, _ feature.Report) error { return m.quiet(ctx, l) }}
-	if err := run(ctx, job, m.rehearse(v, b, l), group{quiet}, group{m.emptied(dir)}); err != nil {
+	if err := run(ctx, job, m.rehearse(v, l), group{quiet}, group{m.emptied(dir)}); err != nil {
 		return err
 	}
 	if err := m.still(ctx, job, v, l, dir); err != nil {
@@ -354,7 +354,7 @@ const rehearseBudget = time.Minute
 
 // rehearse lists the steps that make a template do what its VMs' users will do first. One that cannot is no worse a
 // template for it.
-func (m *Manager) rehearse(v vm.VM, b feature.Blueprint, l *live) group {
+func (m *Manager) rehearse(v vm.VM, l *live) group {
 	var g group
 	for _, f := range m.features {
 		r, ok := f.(feature.Rehearser)
@@ -364,7 +364,7 @@ func (m *Manager) rehearse(v vm.VM, b feature.Blueprint, l *live) group {
 		g = append(g, step{"rehearse " + f.Name(), func(ctx context.Context, report feature.Report) error {
 			ctx, cancel := context.WithTimeout(ctx, rehearseBudget)
 			defer cancel()
-			if err := r.Rehearse(ctx, v, b, l.agent().Dial); err != nil {
+			if err := r.Rehearse(ctx, v, l.agent().SSH); err != nil {
 				report("left out: " + err.Error())
 				m.log.Warn("a template's rehearsal", "feature", f.Name(), "error", err)
 			}

@@ -199,6 +199,7 @@ func TestFaultsCross(t *testing.T) {
 		"no answer": func() error { return c.DeleteImage(ctx, "x") },
 		"log":       func() error { _, err := c.Logs(ctx, "dev", client.LogQuery{Source: "console"}); return err },
 		"dial":      func() error { _, err := c.Dial(ctx, "dev", 22); return err },
+		"ssh":       func() error { _, err := c.SSH(ctx, "dev"); return err },
 		"import": func() error {
 			_, err := c.ImportImage(ctx, api.ImportImage{Name: "x"}, strings.NewReader("tar"))
 			return err

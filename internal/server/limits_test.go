@@ -48,6 +48,12 @@ func TestASelectorReachesTheVerbAsItIs(t *testing.T) {
 				_, err := c.Dial(ctx, s, 22)
 				return err
 			},
+			"ssh": func() error {
+				w.verbs.fail(fault.New(fault.NotFound, "no VM has this name"))
+				defer w.verbs.fail(nil)
+				_, err := c.SSH(ctx, s)
+				return err
+			},
 		} {
 			err := call()
 			if err != nil && !fault.Is(err, fault.NotFound) {
@@ -77,6 +83,7 @@ func TestAnEmptyNameIsRefusedAtOnce(t *testing.T) {
 		func() error { _, err := c.StartVM(ctx, ""); return err },
 		func() error { _, err := c.DeleteVM(ctx, "", api.DeleteVM{Force: true}); return err },
 		func() error { _, err := c.Dial(ctx, "", 22); return err },
+		func() error { _, err := c.SSH(ctx, ""); return err },
 		func() error { _, err := c.Logs(ctx, "", client.LogQuery{}); return err },
 		func() error { return c.DeleteImage(ctx, "") },
 		func() error { _, err := c.Operation(ctx, ""); return err },
@@ -135,6 +142,7 @@ func TestBadRequestsAreFaults(t *testing.T) {
 		"no such method":     {"PUT /v1/vms/dev", "", 404, fault.NotFound, "there is no PUT /v1/vms/dev"},
 		"no such log":        {"GET /v1/vms/dev/logs?source=passwd", "", 400, fault.Invalid, "there is no such log"},
 		"dial to no port":    {"GET /v1/vms/dev/dial?port=ssh", "", 400, fault.Invalid, "the port is not a number"},
+		"ssh as it is":       {"GET /v1/vms/dev/ssh", "", 400, fault.Invalid, "does not ask for the upgrade"},
 		"dial as it is":      {"GET /v1/vms/dev/dial?port=22", "", 400, fault.Invalid, "does not ask for the upgrade"},
 	} {
 		t.Run(name, func(t *testing.T) {

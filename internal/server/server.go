@@ -52,6 +52,7 @@ type Verbs interface {
 	Destroy(caller vm.Caller, selector string) (op.Operation, error)
 	Ping(ctx context.Context, caller vm.Caller, selector string) (agentproto.Info, time.Duration, error)
 	Dial(ctx context.Context, caller vm.Caller, selector, host string, port int) (net.Conn, error)
+	SSH(ctx context.Context, caller vm.Caller, selector string) (net.Conn, error)
 
 	ListImages() ([]image.Manifest, error)
 	FindImage(selector string) (image.Manifest, error)
@@ -139,6 +140,7 @@ func (s *server) routes() http.Handler {
 	// Streams are plain handlers: they outgrow a request and an answer.
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", s.logs)
 	mux.HandleFunc("GET /v1/vms/{vm}/dial", s.dial)
+	mux.HandleFunc("GET /v1/vms/{vm}/ssh", s.ssh)
 	mux.HandleFunc("POST /v1/images/import", s.importImage)
 	mux.HandleFunc("GET /v1/operations/{id}/events", s.events)
 	mux.HandleFunc("GET /v1/events", s.changes)

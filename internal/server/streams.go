@@ -79,12 +79,26 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fault.New(fault.Invalid, "the port is not a number").WithOp("dial into VM", r.PathValue("vm")).WithHint("such as ?port=22"))
 		return
 	}
+	stream(w, r, func() (net.Conn, error) {
+		return s.Verbs.Dial(r.Context(), callerOf(r.Context()), r.PathValue("vm"), r.URL.Query().Get("host"), port)
+	})
+}
+
+// ssh joins the caller's connection to the SSH server of the guest's agent.
+func (s *server) ssh(w http.ResponseWriter, r *http.Request) {
+	stream(w, r, func() (net.Conn, error) {
+		return s.Verbs.SSH(r.Context(), callerOf(r.Context()), r.PathValue("vm"))
+	})
+}
+
+// stream joins the caller's connection to another one.
+func stream(w http.ResponseWriter, r *http.Request, open func() (net.Conn, error)) {
 	if r.Header.Get("Upgrade") != api.Stream {
-		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", api.Stream).WithOp("dial into VM", r.PathValue("vm")).
+		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", api.Stream).WithOp("connect to VM", r.PathValue("vm")).
 			WithHint("send the headers Connection: Upgrade and Upgrade: %s", api.Stream))
 		return
 	}
-	far, err := s.Verbs.Dial(r.Context(), callerOf(r.Context()), r.PathValue("vm"), r.URL.Query().Get("host"), port)
+	far, err := open()
 	if err != nil {
 		refuse(w, err)
 		return

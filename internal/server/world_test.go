@@ -423,6 +423,13 @@ func (v *verbs) Dial(_ context.Context, c vm.Caller, selector, host string, port
 	return v.dialed()
 }
 
+func (v *verbs) SSH(_ context.Context, c vm.Caller, selector string) (net.Conn, error) {
+	if err := v.called(c, "ssh %q", selector); err != nil {
+		return nil, err
+	}
+	return v.dialed()
+}
+
 func (v *verbs) ListImages() ([]image.Manifest, error) {
 	return []image.Manifest{manifest()}, v.called(vm.Caller{}, "images")
 }

@@ -17,22 +17,19 @@ func New(a *app.App) *cobra.Command {
 	return cmd
 }
 
-// sshPort is where a guest's SSH service listens.
-const sshPort = 22
-
-// newSSHProxy is ssh's ProxyCommand: it joins the standard streams to the guest's port 22. It does
+// newSSHProxy is ssh's ProxyCommand: it joins the standard streams to the SSH server of the guest's agent. It does
 // not start or upgrade a daemon: the command that ran ssh has just spoken to it.
 func newSSHProxy(a *app.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ssh-proxy ID",
-		Short: "Join standard input and output to a guest's SSH port",
+		Short: "Join standard input and output to a guest's SSH server",
 		Args:  app.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			socket, err := a.SocketPath()
 			if err != nil {
 				return err
 			}
-			conn, err := client.New(socket).Dial(cmd.Context(), args[0], sshPort)
+			conn, err := client.New(socket).SSH(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -27,7 +27,7 @@ type Session struct {
 	HostKey    string   // public, authorized_keys form
 	Key        string   // path of the user's private key
 	KnownHosts string   // path of a file that is ours, one for each VM; written by Run
-	Proxy      []string // argv of the program whose standard streams reach the guest's port 22
+	Proxy      []string // argv of the program whose standard streams reach the guest's SSH server
 	TTY        bool     // ask for a terminal even though there is a command
 	Options    []string // the user's own, KEY=VALUE; they cannot weaken ours
 	Command    []string // empty for a login shell

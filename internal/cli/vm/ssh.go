@@ -14,12 +14,8 @@ import (
 	"banger/internal/cli/userkey"
 	"banger/internal/client"
 	"banger/internal/fault"
-	"banger/internal/image"
 	nouns "banger/internal/vm"
 )
-
-// sshPort is where the guest's SSH service listens.
-const sshPort = 22
 
 type sshOptions struct {
 	tty     bool
@@ -31,9 +27,10 @@ func newSSH(a *app.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh NAME [-- COMMAND...]",
 		Short: "Log in to a VM, or run a command in it",
-		Long: `Run the system's ssh as root in the guest. The connection goes through the daemon and the
-agent, so no route to the guest is needed, and the guest must show the host key that the daemon gave
-it, so nothing is asked. The exit status is the command's; 255 is ssh's own failure.
+		Long: `Run the system's ssh as root in the guest. It is the guest's agent that answers, through the
+daemon: so neither a route to the guest nor an SSH server in it is needed, and the guest must show the
+host key that the daemon gave it, so nothing is asked. The exit status is the command's, 128 and the
+number of a signal that ended it; 255 is ssh's own failure.
 
 One argument after -- is a command line for the guest's shell; several arrive as they are.
 Your ssh_config is not read; what you need of it can be given with --ssh-option.`,
@@ -84,9 +81,6 @@ func sshInto(ctx context.Context, a *app.App, name string, command []string, o s
 		return err
 	}
 	if err := reachable(v, key); err != nil {
-		return err
-	}
-	if err := serving(ctx, c, v); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -174,31 +168,4 @@ func reachable(v api.VM, key userkey.Key) error {
 			WithHint("set ssh_key to the key that it was made with, or make the VM anew")
 	}
 	return nil
-}
-
-// serving asks the guest itself only where its image does not promise SSH: readiness has awaited
-// what an image promises.
-func serving(ctx context.Context, c *client.Client, v api.VM) error {
-	m, err := c.Image(ctx, v.Image.ID)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return err
-	}
-	if promises(m.Services) {
-		return nil
-	}
-	conn, err := c.Dial(ctx, string(v.ID), sshPort)
-	if err != nil {
-		return fault.New(fault.Unavailable, "nothing in the guest listens on port %d: %w", sshPort, err).WithOp("log in to VM", v.Name).
-			WithHint("its image %s does not offer SSH; install an SSH server in the image, or see `banger vm logs %s`", v.Image.Name, v.Name)
-	}
-	return conn.Close()
-}
-
-func promises(services []image.Service) bool {
-	for _, s := range services {
-		if s.Port == sshPort {
-			return true
-		}
-	}
-	return false
 }

@@ -5,26 +5,16 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 
 	"golang.org/x/crypto/ssh"
 
-	"banger/internal/agentproto"
-	"banger/internal/feature"
 	"banger/internal/vm"
 )
 
-// service is how an image names its sshd.
-const service = "ssh"
-
-// Rehearse logs in twice, for a command and with a terminal. Who may log in is the template itself, with its host key:
+// Rehearse logs in twice over a connection to the agent's SSH server, for a command and with a terminal. Who may log in is the template itself, with its host key:
 // both are gone once a guest that goes on from it has taken up its identity.
-func (Feature) Rehearse(ctx context.Context, v vm.VM, b feature.Blueprint, dial func(ctx context.Context, host string, port int) (net.Conn, error)) error {
-	i := slices.IndexFunc(b.Guest.Services, func(s agentproto.Service) bool { return s.Name == service })
-	if i < 0 {
-		return nil
-	}
-	conn, err := dial(ctx, "127.0.0.1", b.Guest.Services[i].Port)
+func (Feature) Rehearse(ctx context.Context, v vm.VM, connect func(ctx context.Context) (net.Conn, error)) error {
+	conn, err := connect(ctx)
 	if err != nil {
 		return err
 	}

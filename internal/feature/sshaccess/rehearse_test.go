@@ -3,7 +3,6 @@ package sshaccess_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -12,8 +11,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"banger/internal/agentproto"
-	"banger/internal/feature"
 	"banger/internal/feature/sshaccess"
 	"banger/internal/sshkey"
 	"banger/internal/vm"
@@ -43,11 +40,8 @@ func newGuest(t *testing.T, v vm.VM) *guest {
 }
 
 // dial returns a connection that the guest serves until it is closed.
-func (g *guest) dial(t *testing.T) func(context.Context, string, int) (net.Conn, error) {
-	return func(_ context.Context, host string, port int) (net.Conn, error) {
-		if host != "127.0.0.1" || port != 22 {
-			return nil, fmt.Errorf("nothing listens on %s:%d", host, port)
-		}
+func (g *guest) dial(t *testing.T) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -88,22 +82,19 @@ func (g *guest) serve(conn net.Conn) {
 	}
 }
 
-func template(t *testing.T) (vm.VM, feature.Blueprint) {
+func template(t *testing.T) vm.VM {
 	t.Helper()
 	key, err := sshkey.New("a template")
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := vm.VM{Access: vm.Access{HostKey: key.Public, HostKeyPrivate: key.Private, AuthorizedKeys: []string{key.Public}}}
-	var b feature.Blueprint
-	b.Guest.Services = []agentproto.Service{{Name: "echo", Port: 7}, {Name: "ssh", Port: 22}}
-	return v, b
+	return vm.VM{Access: vm.Access{HostKey: key.Public, HostKeyPrivate: key.Private, AuthorizedKeys: []string{key.Public}}}
 }
 
 func TestARehearsalIsACommandAndAShell(t *testing.T) {
-	v, b := template(t)
+	v := template(t)
 	g := newGuest(t, v)
-	if err := (sshaccess.Feature{}).Rehearse(t.Context(), v, b, g.dial(t)); err != nil {
+	if err := (sshaccess.Feature{}).Rehearse(t.Context(), v, g.dial(t)); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"exec", "pty-req", "shell"}; !slices.Equal(g.asked, want) {
@@ -112,13 +103,13 @@ func TestARehearsalIsACommandAndAShell(t *testing.T) {
 }
 
 func TestWhatKeepsARehearsalFromItsEnd(t *testing.T) {
-	v, b := template(t)
+	v := template(t)
 	for name, c := range map[string]struct {
 		guest func(*guest)
-		dial  func(context.Context, string, int) (net.Conn, error)
+		dial  func(context.Context) (net.Conn, error)
 		want  string
 	}{
-		"nobody listens": {dial: func(context.Context, string, int) (net.Conn, error) { return nil, errors.New("refused") }, want: "refused"},
+		"nobody listens": {dial: func(context.Context) (net.Conn, error) { return nil, errors.New("refused") }, want: "refused"},
 		"it lets none in": {guest: func(g *guest) {
 			g.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, errors.New("no") }
 		}, want: "unable to authenticate"},
@@ -132,7 +123,7 @@ func TestWhatKeepsARehearsalFromItsEnd(t *testing.T) {
 			if c.dial == nil {
 				c.dial = g.dial(t)
 			}
-			if err := (sshaccess.Feature{}).Rehearse(t.Context(), v, b, c.dial); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := (sshaccess.Feature{}).Rehearse(t.Context(), v, c.dial); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
 		})
@@ -141,19 +132,12 @@ func TestWhatKeepsARehearsalFromItsEnd(t *testing.T) {
 
 // A guest that accepts and says nothing is given up with the context.
 func TestARehearsalIsCalledOff(t *testing.T) {
-	v, b := template(t)
+	v := template(t)
 	here, there := net.Pipe()
 	defer there.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := (sshaccess.Feature{}).Rehearse(ctx, v, b, func(context.Context, string, int) (net.Conn, error) { return here, nil }); err == nil {
+	if err := (sshaccess.Feature{}).Rehearse(ctx, v, func(context.Context) (net.Conn, error) { return here, nil }); err == nil {
 		t.Error("it went well")
-	}
-}
-
-func TestAnImageWithoutSSHHasNone(t *testing.T) {
-	v, _ := template(t)
-	if err := (sshaccess.Feature{}).Rehearse(t.Context(), v, feature.Blueprint{}, nil); err != nil {
-		t.Error(err)
 	}
 }

@@ -194,6 +194,7 @@ func (g *Guest) serve(ctx context.Context) error {
 		Hello:       hello(),
 		Identity:    g.machine.identity(),
 		Machine:     g.machine,
+		ServeSSH:    serveSSH,
 		Log:         g.log,
 		Terminating: g.term,
 	}
@@ -202,6 +203,16 @@ func (g *Guest) serve(ctx context.Context) error {
 	go func() { done <- a.Run(ctx) }()
 	g.done = done
 	return nil
+}
+
+// serveSSH is no SSH, but says back what it was sent.
+func serveSSH(_ context.Context, c net.Conn) {
+	defer c.Close()
+	_, _ = io.Copy(c, c) // the client tells
+	if s, ok := c.(*agentproto.Stream); ok {
+		_ = s.CloseWrite()
+		_, _ = io.Copy(io.Discard, s.Conn) // the host closes first
+	}
 }
 
 // Restart is the agent's server dying and its supervisor starting another.
