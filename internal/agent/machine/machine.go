@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ type Machine struct {
 	Clock
 	Version string // of the agent
 	Log     *slog.Logger
+
+	starting sync.Mutex // held while this process has no shield, see StartSession
 }
 
 // Uptime is the time since the kernel started.

@@ -3,7 +3,6 @@ package machine
 import (
 	"os"
 	"os/exec"
-	"sync"
 )
 
 // Shield keeps this process, and those that it starts, from being ended when the guest runs out of memory.
@@ -13,13 +12,11 @@ func setShield(adjustment string) error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte(adjustment), 0)
 }
 
-var starting sync.Mutex // held while this process has no shield
-
 // StartSession starts a user's program without the agent's shield. That is inherited, and the program's own children would
 // have it before anybody could take it from them: so the agent lays it down for as long as the start takes.
 func (m *Machine) StartSession(cmd *exec.Cmd) error {
-	starting.Lock()
-	defer starting.Unlock()
+	m.starting.Lock()
+	defer m.starting.Unlock()
 	if err := setShield("0"); err != nil {
 		return err
 	}
