@@ -18,7 +18,7 @@ type Clock interface {
 // behind. It is stepped, not slewed: what the guest missed while it stood still never comes back.
 func Follow(c Clock, now time.Time, log *slog.Logger) (off time.Duration, err error) {
 	off = now.Sub(c.Now().Round(0)) // without the monotonic reading, which knows nothing of the wall clock
-	if off.Abs() <= agentproto.ClockTolerance {
+	if !agentproto.ClockIsOff(off) {
 		return off, nil
 	}
 	if err := c.SetClock(now); err != nil {

@@ -44,9 +44,18 @@ const (
 	MaxVersion = 1
 )
 
-// ClockTolerance is how far a guest's wall clock may be off before it is stepped. What the host says of
-// the time is a round trip old when it is heard, and a guest's own NTP may know it a little better.
-const ClockTolerance = 100 * time.Millisecond
+// How far a guest's wall clock may be off before it is stepped. What the host says of the time is some way old when it is
+// heard, so a clock that is right looks as if it were ahead: by that of a guest which has just been restored, and is slow to
+// hear anything, for a quarter of a second. A step back is worse than what it would mend, too: journald begins a new file.
+const (
+	ClockTolerance = 100 * time.Millisecond
+	aheadTolerance = 2 * time.Second
+)
+
+// ClockIsOff reports whether a clock that is behind by this much, or ahead where it is negative, is to be stepped.
+func ClockIsOff(behind time.Duration) bool {
+	return behind > ClockTolerance || behind < -aheadTolerance
+}
 
 // ErrFrameTooLarge is returned for a frame longer than its reader or the protocol allows.
 var ErrFrameTooLarge = errors.New("frame is larger than the protocol allows")
@@ -288,7 +297,7 @@ type Clock struct {
 
 // Clocked says what became of the guest's clock.
 type Clocked struct {
-	Off time.Duration `json:"off"` // how far it was behind; stepped when more than ClockTolerance, either way
+	Off time.Duration `json:"off"` // how far it was behind; stepped when ClockIsOff
 }
 
 // Grow tells the guest that a disk of its is larger now, and asks it to enlarge the file system on it to that

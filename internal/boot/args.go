@@ -14,7 +14,8 @@ func Args(arch string) string {
 	case "arm64":
 		args = append(args, "keep_bootcon") // resets go through PSCI and need no word here
 	}
-	// A snapshot's age is added to the guest's monotonic clock at restore on some versions; systemd's
-	// watchdogs would then abort its services.
-	return strings.Join(append(args, "systemd.service_watchdogs=no"), " ")
+	// A snapshot's age is added to the guest's monotonic clock at restore on some versions, and the time of a pause is on all.
+	// To systemd's watchdogs its services would then have hung, which they abort, and to the kernel its processors, of which it
+	// writes pages to the console while somebody waits for the guest.
+	return strings.Join(append(args, "systemd.service_watchdogs=no", "rcupdate.rcu_cpu_stall_suppress=1"), " ")
 }

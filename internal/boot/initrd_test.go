@@ -55,7 +55,7 @@ func TestArgs(t *testing.T) {
 		if got := strings.Contains(args, " reboot=k "); got != want {
 			t.Errorf("%s: %q", arch, args)
 		}
-		for _, always := range []string{" console=ttyS0 ", " panic=1 ", " systemd.service_watchdogs=no "} {
+		for _, always := range []string{" console=ttyS0 ", " panic=1 ", " systemd.service_watchdogs=no ", " rcupdate.rcu_cpu_stall_suppress=1 "} {
 			if !strings.Contains(args, always) {
 				t.Errorf("%s: %q lacks%s", arch, args, always)
 			}

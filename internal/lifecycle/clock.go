@@ -56,7 +56,7 @@ func (m *Manager) setClock(ctx context.Context, id vm.ID, l *live) {
 	switch {
 	case err != nil && first:
 		m.log.Warn("tell the guest the time", "id", id, "error", err)
-	case err == nil && behind.Abs() > agentproto.ClockTolerance:
+	case err == nil && agentproto.ClockIsOff(behind):
 		m.log.Info("the guest's clock was stepped", "id", id, "by", behind)
 	}
 }
