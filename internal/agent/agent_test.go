@@ -158,12 +158,11 @@ func TestSSHEndsWithTheGuest(t *testing.T) {
 	if resp := ask(t, c, agentproto.Request{Op: agentproto.OpSSH}); resp.Error != "" {
 		t.Fatal(resp.Error)
 	}
-	s := agentproto.NewStream(c)
-	if _, err := io.ReadFull(s, make([]byte, 8)); err != nil {
+	if _, err := io.ReadFull(c, make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, dial(), agentproto.Request{Op: agentproto.OpShutdown, Shutdown: &agentproto.Shutdown{Intent: agentproto.IntentPoweroff}})
-	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
 	<-m.restarted

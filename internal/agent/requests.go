@@ -154,11 +154,10 @@ func (r *requests) ssh(ctx context.Context, conn net.Conn) {
 	if !r.answer(conn, agentproto.Response{}) || conn.SetDeadline(time.Time{}) != nil {
 		return
 	}
-	s := agentproto.NewStream(conn)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.goingDown, cancel)()
-	r.agent.ServeSSH(ctx, s)
+	r.agent.ServeSSH(ctx, conn)
 }
 
 // dial connects the host to a TCP port of the guest.

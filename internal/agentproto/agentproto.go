@@ -8,7 +8,7 @@
 // pushes Progress, Ready, Failed and Farewell. A lost control connection is dialled again.
 //
 // Request connections are dialled by the host (RequestPort), one for each request: one Request
-// frame, one Response frame, and for a granted OpDial or OpSSH a Stream.
+// frame, one Response frame, and for a granted OpDial a Stream, for OpSSH that protocol.
 //
 // A frame is a 4-byte big-endian length and that many bytes of JSON. Unknown fields are ignored, so
 // that either side may be one release older.
@@ -274,7 +274,7 @@ const (
 	OpStats    Op = "stats"
 	OpHold     Op = "hold"
 	OpAdopt    Op = "adopt"
-	OpSSH      Op = "ssh" // for a Stream on which the agent serves SSH; one that knows no such request answers with an error
+	OpSSH      Op = "ssh" // then the agent serves SSH on the connection; one that knows no such request answers with an error
 )
 
 // Dial asks for a TCP connection inside the guest.

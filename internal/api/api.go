@@ -192,6 +192,10 @@ type ImportImage struct {
 // session and has no half-close.
 const Stream = "banger-stream"
 
+// Descriptor is what a request for SSH is upgraded to: one byte, with which the open connection to the guest comes as a
+// descriptor (SCM_RIGHTS). The daemon has no part in what is said on it, and may go away.
+const Descriptor = "banger-descriptor"
+
 // EventOperation is the kind of server-sent event that holds an operation. Clients pass over kinds that
 // they do not know.
 const EventOperation = "operation"

@@ -15,10 +15,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/event"
 	"banger/internal/fault"
+	"banger/internal/fdpass"
 	"banger/internal/image"
 	"banger/internal/op"
 	"banger/internal/vm"
@@ -497,7 +500,7 @@ func (f *fake) importImage(w http.ResponseWriter, r *http.Request) {
 	f.images = append(f.images, m)
 }
 
-// ssh joins the connection to the guest's SSH server.
+// ssh hands over a connection to the guest's SSH server.
 func (f *fake) ssh(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	v, err := f.find(r.PathValue("vm"))
@@ -512,11 +515,30 @@ func (f *fake) ssh(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Stream)
+	defer conn.Close()
+	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Descriptor)
 	_ = rw.Flush()
-	_ = f.guest.serve(conn, keys, func() { // its client tells what went wrong
+	here, there, err := pair()
+	if err != nil {
+		return
+	}
+	_ = fdpass.Send(conn.(*net.UnixConn), there)
+	_ = there.Close()
+	_ = f.guest.serve(here, keys, func() { // its client tells what went wrong
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.dying = true
 	})
+}
+
+// pair are the two ends of a connection.
+func pair() (here net.Conn, there *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	near := os.NewFile(uintptr(fds[0]), "near")
+	defer near.Close()
+	here, err = net.FileConn(near)
+	return here, os.NewFile(uintptr(fds[1]), "far"), err
 }

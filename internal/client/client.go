@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/buildinfo"
 	"banger/internal/fault"
+	"banger/internal/fdpass"
 	"banger/internal/op"
 )
 
@@ -361,50 +363,76 @@ func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, e
 // Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
 // alone.
 func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn, error) {
-	return c.connection(ctx, vmPath(selector, "/dial?port="+strconv.Itoa(port)))
-}
-
-// SSH opens a connection to the SSH server of a VM's agent.
-func (c *Client) SSH(ctx context.Context, selector string) (net.Conn, error) {
-	return c.connection(ctx, vmPath(selector, "/ssh"))
-}
-
-func (c *Client) connection(ctx context.Context, path string) (net.Conn, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	res, br, err := c.upgrade(ctx, conn, path) //nolint:bodyclose // closing conn is
-	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
-		err = answered(res)
-	}
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	br := bufio.NewReader(conn)
+	if err := c.upgrade(ctx, conn, br, api.Stream, vmPath(selector, "/dial?port="+strconv.Itoa(port)), nil); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	return &stream{Conn: conn, r: br}, nil
 }
 
-func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) (*http.Response, *bufio.Reader, error) {
+// SSH opens a connection to the SSH server of a VM's agent. It does not pass through the daemon, and outlives that.
+func (c *Client) SSH(ctx context.Context, selector string) (*os.File, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	defer conn.Close()
+	r := &fdpass.Reader{Conn: conn.(*net.UnixConn)}
+	defer func() { _ = r.Close() }() // nobody has it
+	br := bufio.NewReader(r)
+	carrier := func() error {
+		_, err := br.ReadByte()
+		return err
+	}
+	if err := c.upgrade(ctx, conn, br, api.Descriptor, vmPath(selector, "/ssh"), carrier); err != nil {
+		return nil, err
+	}
+	f, err := r.Take()
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the daemon handed over no connection: %w", err).WithOp("connect to VM", selector).
+			WithHint("its socket must be the daemon's own: one that is forwarded from another machine hands nothing over")
+	}
+	return f, nil
+}
+
+// upgrade makes something else of a connection, of which br reads, and then does what more is to be done before ctx ends.
+func (c *Client) upgrade(ctx context.Context, conn net.Conn, br *bufio.Reader, protocol, path string, then func() error) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	err := c.askUpgrade(ctx, conn, br, protocol, path)
+	if err == nil && then != nil {
+		if err = then(); err != nil {
+			err = c.explain(ctx, err)
+		}
+	}
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func (c *Client) askUpgrade(ctx context.Context, conn net.Conn, br *bufio.Reader, protocol, path string) error {
 	req, err := newRequest(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", api.Stream)
+	req.Header.Set("Upgrade", protocol)
 	if err := req.Write(conn); err != nil {
-		return nil, nil, c.explain(ctx, err)
+		return c.explain(ctx, err)
 	}
-	br := bufio.NewReader(conn)
-	res, err := http.ReadResponse(br, req)
+	res, err := http.ReadResponse(br, req) //nolint:bodyclose // closing the connection is
 	if err != nil {
-		return nil, nil, c.explain(ctx, err)
+		return c.explain(ctx, err)
 	}
-	return res, br, nil
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return answered(res)
+	}
+	return nil
 }
 
 // stream reads first what came with the answer.

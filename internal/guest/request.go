@@ -109,13 +109,11 @@ func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, erro
 	return agentproto.NewStream(conn), nil
 }
 
-// SSH connects to the agent's SSH server. The connection is one as from Dial.
+// SSH connects to the agent's SSH server. The connection is the hypervisor's end of the vsock itself: SSH tells the end of each
+// way by its own means, and needs no chunks for it.
 func (g *Guest) SSH(ctx context.Context) (net.Conn, error) {
 	conn, _, err := g.request(ctx, agentproto.Request{Op: agentproto.OpSSH})
-	if err != nil {
-		return nil, err
-	}
-	return agentproto.NewStream(conn), nil
+	return conn, err
 }
 
 // ask is a request that ends with its response.

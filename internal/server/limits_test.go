@@ -142,7 +142,7 @@ func TestBadRequestsAreFaults(t *testing.T) {
 		"no such method":     {"PUT /v1/vms/dev", "", 404, fault.NotFound, "there is no PUT /v1/vms/dev"},
 		"no such log":        {"GET /v1/vms/dev/logs?source=passwd", "", 400, fault.Invalid, "there is no such log"},
 		"dial to no port":    {"GET /v1/vms/dev/dial?port=ssh", "", 400, fault.Invalid, "the port is not a number"},
-		"ssh as it is":       {"GET /v1/vms/dev/ssh", "", 400, fault.Invalid, "does not ask for the upgrade"},
+		"ssh as it is":       {"GET /v1/vms/dev/ssh", "", 400, fault.Invalid, "does not ask for the upgrade to banger-descriptor"},
 		"dial as it is":      {"GET /v1/vms/dev/dial?port=22", "", 400, fault.Invalid, "does not ask for the upgrade"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"banger/internal/api"
 	"banger/internal/fault"
+	"banger/internal/fdpass"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
 )
@@ -79,23 +81,30 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fault.New(fault.Invalid, "the port is not a number").WithOp("dial into VM", r.PathValue("vm")).WithHint("such as ?port=22"))
 		return
 	}
-	stream(w, r, func() (net.Conn, error) {
+	upgrade(w, r, api.Stream, func() (net.Conn, error) {
 		return s.Verbs.Dial(r.Context(), callerOf(r.Context()), r.PathValue("vm"), r.URL.Query().Get("host"), port)
-	})
+	}, join)
 }
 
-// ssh joins the caller's connection to the SSH server of the guest's agent.
+// ssh hands the caller a connection to the SSH server of the guest's agent.
 func (s *server) ssh(w http.ResponseWriter, r *http.Request) {
-	stream(w, r, func() (net.Conn, error) {
+	upgrade(w, r, api.Descriptor, func() (net.Conn, error) {
 		return s.Verbs.SSH(r.Context(), callerOf(r.Context()), r.PathValue("vm"))
+	}, func(near net.Conn, _ *bufio.Reader, far net.Conn) {
+		to, local := near.(*net.UnixConn)
+		file, is := far.(syscall.Conn)
+		if local && is {
+			_ = fdpass.Send(to, file) // a caller that has gone needs none
+		}
 	})
 }
 
-// stream joins the caller's connection to another one.
-func stream(w http.ResponseWriter, r *http.Request, open func() (net.Conn, error)) {
-	if r.Header.Get("Upgrade") != api.Stream {
-		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", api.Stream).WithOp("connect to VM", r.PathValue("vm")).
-			WithHint("send the headers Connection: Upgrade and Upgrade: %s", api.Stream))
+// upgrade makes something else of the caller's connection than HTTP, with another connection that open opens. Both are closed
+// once that has been served.
+func upgrade(w http.ResponseWriter, r *http.Request, protocol string, open func() (net.Conn, error), serve func(near net.Conn, sent *bufio.Reader, far net.Conn)) {
+	if r.Header.Get("Upgrade") != protocol {
+		refuse(w, fault.New(fault.Invalid, "the request does not ask for the upgrade to %s", protocol).WithOp("connect to VM", r.PathValue("vm")).
+			WithHint("send the headers Connection: Upgrade and Upgrade: %s", protocol))
 		return
 	}
 	far, err := open()
@@ -110,10 +119,10 @@ func stream(w http.ResponseWriter, r *http.Request, open func() (net.Conn, error
 		return
 	}
 	defer near.Close()
-	if _, err := fmt.Fprintf(near, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Stream); err != nil {
+	if _, err := fmt.Fprintf(near, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol); err != nil {
 		return
 	}
-	join(near, rw.Reader, far)
+	serve(near, rw.Reader, far)
 }
 
 // hangupStep is how often a client that has said all is looked at.

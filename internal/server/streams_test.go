@@ -436,3 +436,69 @@ func TestAnUploadThatWaitsToBeAsked(t *testing.T) {
 		}
 	}
 }
+
+// What is handed over is the guest's own connection, which the daemon is not needed for any more.
+func TestSSHIsHandedOver(t *testing.T) {
+	w := newWorld(t)
+	far, guest := pair(t)
+	w.verbs.dialed = func() (net.Conn, error) { return far, nil }
+	f, err := w.client.SSH(t.Context(), "dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	if asked := w.verbs.took(); asked != `ssh "dev"` {
+		t.Errorf("asked %q", asked)
+	}
+	if _, err := io.WriteString(guest, "SSH-2.0-x"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 9)
+	if _, err := io.ReadFull(here, got); err != nil || string(got) != "SSH-2.0-x" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := here.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the daemon has it still: %v", err)
+	}
+}
+
+// A socket that is forwarded from another machine loses what comes with the bytes.
+func TestSSHOverASocketThatHandsNothingOver(t *testing.T) {
+	w := newWorld(t)
+	far, _ := pair(t)
+	w.verbs.dialed = func() (net.Conn, error) { return far, nil }
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		near, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer near.Close()
+		var d net.Dialer
+		there, err := d.DialContext(t.Context(), "unix", w.socket)
+		if err != nil {
+			return
+		}
+		defer there.Close()
+		go func() { _, _ = io.Copy(there, near) }()
+		_, _ = io.Copy(near, there)
+	}()
+	_, err = client.New(l.Addr().String()).SSH(t.Context(), "dev")
+	<-done
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.From(err).Hint, "forwarded from another machine") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -147,13 +147,26 @@ func (g *guest) run(c *ssh.Client, command string) string {
 	return string(out)
 }
 
+// status is what the command ended with.
+func status(t *testing.T, err error) int {
+	t.Helper()
+	if err == nil {
+		return 0
+	}
+	e, ok := errors.AsType[*ssh.ExitError](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	return e.ExitStatus()
+}
+
 func TestACommand(t *testing.T) {
 	g := newGuest(t)
 	c := g.client()
 	s := g.session(c)
 	var out, complaints bytes.Buffer
 	s.Stdin, s.Stdout, s.Stderr = strings.NewReader("question"), &out, &complaints
-	if err := s.Run("cat; echo no >&2; exit 3"); err == nil || err.(*ssh.ExitError).ExitStatus() != 3 {
+	if err := s.Run("cat; echo no >&2; exit 3"); status(t, err) != 3 {
 		t.Errorf("it ended with %v", err)
 	}
 	if out.String() != "question" || complaints.String() != "no\n" {
@@ -165,16 +178,7 @@ func TestStatuses(t *testing.T) {
 	g := newGuest(t)
 	c := g.client()
 	for command, want := range map[string]int{"true": 0, "false": 1, "exit 255": 255, "kill -KILL $$": 137, "kill -TERM $$": 143, "/nonexistent": 127} {
-		got := 0
-		if err := g.session(c).Run(command); err != nil {
-			e, ok := errors.AsType[*ssh.ExitError](err)
-			if !ok {
-				t.Errorf("%s: %v", command, err)
-				continue
-			}
-			got = e.ExitStatus()
-		}
-		if got != want {
+		if got := status(t, g.session(c).Run(command)); got != want {
 			t.Errorf("%s: status %d, want %d", command, got, want)
 		}
 	}
@@ -187,7 +191,7 @@ func TestAShellThatCannotRun(t *testing.T) {
 	var complaints bytes.Buffer
 	s.Stderr = &complaints
 	err := s.Run("true")
-	if e, ok := errors.AsType[*ssh.ExitError](err); !ok || e.ExitStatus() != 126 || complaints.String() != "fork/exec /bin/nosuch: no such file or directory\n" {
+	if status(t, err) != 126 || complaints.String() != "fork/exec /bin/nosuch: no such file or directory\n" {
 		t.Errorf("got %v: %q", err, &complaints)
 	}
 }
@@ -322,7 +326,7 @@ func TestATerminal(t *testing.T) {
 	fmt.Fprint(in, "\x03")
 	said.until("ready ")
 	fmt.Fprintln(in, "sleep 1001 & exit 5") // which still has the terminal open
-	if err := s.Wait(); err == nil || err.(*ssh.ExitError).ExitStatus() != 5 {
+	if err := s.Wait(); status(t, err) != 5 {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -391,7 +395,7 @@ func TestASignal(t *testing.T) {
 	if err := s.Signal(ssh.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Wait(); err == nil || err.(*ssh.ExitError).ExitStatus() != 9 {
+	if err := s.Wait(); status(t, err) != 9 {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -433,8 +437,15 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 	g := newGuest(t)
 	c := g.client()
 	for _, r := range []struct{ kind, payload string }{
-		{"env", "x"}, {"pty-req", "\x00\x00\x00\x01x"}, {"window-change", "\x00\x00\x00\x01"}, {"signal", "x"}, {"signal", "\x00\x00\x00\x04TERM"},
-		{"exec", "x"}, {"exec", "\x00\x00\x00\x01\x00"}, {"subsystem", "x"}, {"x11-req", ""},
+		{"env", "x"},
+		{"pty-req", "\x00\x00\x00\x01x"},
+		{"window-change", "\x00\x00\x00\x01"},
+		{"signal", "x"},
+		{"signal", "\x00\x00\x00\x04TERM"},
+		{"exec", "x"},
+		{"exec", "\x00\x00\x00\x01\x00"},
+		{"subsystem", "x"},
+		{"x11-req", ""},
 	} {
 		channel, requests, err := c.OpenChannel("session", nil)
 		if err != nil {

@@ -2,12 +2,17 @@
 package internalcmd
 
 import (
+	"errors"
 	"io"
+	"net"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"banger/internal/cli/app"
 	"banger/internal/client"
+	"banger/internal/fault"
+	"banger/internal/fdpass"
 )
 
 // New returns `banger internal`.
@@ -17,12 +22,12 @@ func New(a *app.App) *cobra.Command {
 	return cmd
 }
 
-// newSSHProxy is ssh's ProxyCommand: it joins the standard streams to the SSH server of the guest's agent. It does
-// not start or upgrade a daemon: the command that ran ssh has just spoken to it.
+// newSSHProxy is ssh's ProxyCommand, with ProxyUseFdpass: it hands ssh a connection to the SSH server of the guest's agent over its
+// standard output, and ends. It does not start or upgrade a daemon: the command that ran ssh has just spoken to it.
 func newSSHProxy(a *app.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ssh-proxy ID",
-		Short: "Join standard input and output to a guest's SSH server",
+		Short: "Hand ssh a connection to a guest's SSH server",
 		Args:  app.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			socket, err := a.SocketPath()
@@ -34,22 +39,29 @@ func newSSHProxy(a *app.App) *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			return join(conn, a.IO.In, a.IO.Out)
+			return hand(a.IO.Out, conn)
 		},
 	}
 }
 
-type writeCloser interface{ CloseWrite() error }
-
-// join copies both ways. It ends when the guest does: ssh closing its side first is passed on, and
-// what the guest still has to say is delivered.
-func join(conn io.ReadWriter, in io.Reader, out io.Writer) error {
-	go func() {
-		_, err := io.Copy(conn, in)
-		if half, ok := conn.(writeCloser); ok && err == nil {
-			_ = half.CloseWrite() // the copy back tells when the connection is gone
-		}
-	}()
-	_, err := io.Copy(out, conn)
-	return err
+// hand gives away a file over out, which is to be a Unix socket.
+func hand(out io.Writer, file *os.File) error {
+	no := func(err error) error {
+		return fault.New(fault.Invalid, "%w", err).WithOp("hand over a connection", "").
+			WithHint("run it as ssh's ProxyCommand, with ProxyUseFdpass yes")
+	}
+	f, ok := out.(*os.File)
+	if !ok {
+		return no(errors.New("standard output is no file"))
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return no(err)
+	}
+	defer conn.Close()
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return no(errors.New("standard output is no Unix socket"))
+	}
+	return fdpass.Send(u, file)
 }

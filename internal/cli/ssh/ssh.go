@@ -27,7 +27,7 @@ type Session struct {
 	HostKey    string   // public, authorized_keys form
 	Key        string   // path of the user's private key
 	KnownHosts string   // path of a file that is ours, one for each VM; written by Run
-	Proxy      []string // argv of the program whose standard streams reach the guest's SSH server
+	Proxy      []string // argv of the program that hands ssh a connection to the guest's SSH server
 	TTY        bool     // ask for a terminal even though there is a command
 	Options    []string // the user's own, KEY=VALUE; they cannot weaken ours
 	Command    []string // empty for a login shell
@@ -39,6 +39,7 @@ type Session struct {
 func (s Session) Args() []string {
 	options := []string{
 		"ProxyCommand=" + proxyCommand(s.Proxy),
+		"ProxyUseFdpass=yes",
 		"IdentityFile=" + configQuote(s.Key),
 		"IdentitiesOnly=yes",
 		"PasswordAuthentication=no",

@@ -209,10 +209,6 @@ func (g *Guest) serve(ctx context.Context) error {
 func serveSSH(_ context.Context, c net.Conn) {
 	defer c.Close()
 	_, _ = io.Copy(c, c) // the client tells
-	if s, ok := c.(*agentproto.Stream); ok {
-		_ = s.CloseWrite()
-		_, _ = io.Copy(io.Discard, s.Conn) // the host closes first
-	}
 }
 
 // Restart is the agent's server dying and its supervisor starting another.
