@@ -89,6 +89,7 @@ func (m *Manager) keep(ctx context.Context, job *op.Job, v vm.VM, name string) e
 	err = run(ctx, job, group{m.emptied(dir)})
 	if err == nil {
 		err = m.catch(ctx, job, v, l, dir)
+		m.rouse(v)
 	}
 	if err == nil {
 		err = run(ctx, job, group{m.sealed(dir, snapshot.Manifest{Name: name, Created: time.Now(), Frozen: frozen, VM: v})})

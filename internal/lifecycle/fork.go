@@ -97,6 +97,7 @@ func (m *Manager) fork(ctx context.Context, job *op.Job, v vm.VM, names []string
 	forks, free, err := m.intendForks(ctx, job, v, names)
 	defer free()
 	if err == nil {
+		defer m.rouse(v) // not yet: the forks are waited for
 		err = m.expose(ctx, job, v, dir)
 	}
 	if err == nil {
@@ -197,7 +198,8 @@ func (m *Manager) emptied(dir string) step {
 	return step{"snapshot directory", func(context.Context, feature.Report) error { return m.Snaps.Make(dir) }}
 }
 
-// catch takes a snapshot of a running guest into a directory. The guest goes on when this returns, however it went.
+// catch takes a snapshot of a running guest into a directory. The guest goes on when this returns, however it went. It stood still,
+// and is to be told the time, which ends its silence too; else it dials by itself after a while.
 func (m *Manager) catch(ctx context.Context, job *op.Job, v vm.VM, l *live, dir string) error {
 	l.turns(true, nil) // or who minds guests that stand still would resume it
 	err := m.still(ctx, job, v, l, dir)
@@ -212,11 +214,14 @@ func (m *Manager) catch(ctx context.Context, job *op.Job, v vm.VM, l *live, dir 
 		l.stands(false)
 	}
 	l.turns(false, rerr)
-	if rerr != nil {
-		return errors.Join(err, rerr) // it is resumed by and by
+	return errors.Join(err, rerr) // where it was not resumed it is by and by
+}
+
+// rouse tells a guest that stood still the time. Nobody waits for it.
+func (m *Manager) rouse(v vm.VM) {
+	if l := m.liveOf(v.ID); l != nil && v.State == vm.Running && !l.isPaused() {
+		m.watch.run(func() { m.setClock(m.ctx, v.ID, l) })
 	}
-	m.watch.run(func() { m.setClock(m.ctx, v.ID, l) }) // it stood still; and to be asked ends its silence
-	return err
 }
 
 // goesOn has a guest that stands still go on, and does not give up at once: a hypervisor that is still writing a snapshot
