@@ -113,7 +113,7 @@ func startServer(log *slog.Logger) (*os.Process, error) {
 
 func serve(version string, log *slog.Logger) error {
 	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(8 << 20) // beyond it memory is reused eagerly, not refused
+	debug.SetMemoryLimit(10 << 20) // beyond it memory is reused eagerly, not refused
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, supervise.Terminating)
 	// Not ignored: users' programs would inherit that.

@@ -398,8 +398,12 @@ func (m *Manager) save(v vm.VM, to string) group {
 	return g
 }
 
-// quietShare is the part of one processor's time that a guest which has settled uses at most.
-const quietShare = 10
+// A guest has settled once it uses at most this part of one processor's time, for so many intervals in a row: udev's workers
+// end after three idle seconds. Were they caught, they would end in every guest that goes on from there, while it is waited for.
+const (
+	quietShare = 10
+	quietLooks = 5
+)
 
 // quiet waits until a guest has nothing more to do of what its boot had begun, for a bounded time: one that is never
 // quiet is caught as it is.
@@ -408,7 +412,7 @@ func (m *Manager) quiet(ctx context.Context, l *live) error {
 	tick := time.NewTicker(m.HaltInterval)
 	defer tick.Stop()
 	last, err := m.hyper.CPUTime(l.process())
-	for err == nil {
+	for looks := 0; err == nil && looks < quietLooks; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -420,8 +424,8 @@ func (m *Manager) quiet(ctx context.Context, l *live) error {
 		}
 		before := last
 		last, err = m.hyper.CPUTime(l.process())
-		if last-before < m.HaltInterval/quietShare {
-			break
+		if looks++; last-before >= m.HaltInterval/quietShare {
+			looks = 0
 		}
 	}
 	return err

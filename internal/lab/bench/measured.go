@@ -65,6 +65,8 @@ type Verb struct {
 	// SSH is the time from the request's arrival at the daemon until a first command had run over an authenticated SSH
 	// connection, in nanoseconds; zero where the image offers no SSH.
 	SSH time.Duration `json:"ssh,omitempty"`
+
+	ended time.Time // the command, without what was looked at for this report after it
 }
 
 // ready is the time from the request's arrival at the daemon until the operation had ended: where it
