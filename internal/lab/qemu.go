@@ -34,7 +34,7 @@ func (m machine) argv() []string {
 		cmdline += " lab.systemd systemd.show_status=false"
 	}
 	args := []string{
-		"-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC",
+		"-M", "q35", "-accel", "tcg,thread=multi,tb-size=2047", "-cpu", "EPYC",
 		"-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-append", cmdline,

@@ -92,7 +92,7 @@ func (t *Tracker) Cancel(id ID) error {
 
 // followPause is the least time between two states of an operation that runs. Stages come in bursts, and whoever follows
 // them encodes and draws all of them each time, at the cost of what they are about.
-const followPause = 50 * time.Millisecond
+const followPause = 150 * time.Millisecond
 
 // Follow calls each with the operation as it is now and again after changes, until it has ended or
 // ctx is done. A slow reader sees fewer intermediate states, never a stale one, and delays nobody. The end is told at once,

@@ -46,7 +46,7 @@ var errBuilding = errors.New("it is still building the machine")
 
 // lookInterval is how often a Firecracker is looked at that says nothing. Each look takes processor time
 // that the guest then lacks.
-const lookInterval = 25 * time.Millisecond
+const lookInterval = 200 * time.Millisecond
 
 // awaitGuest returns nil when Firecracker says that the guest runs. It is not asked before it has
 // made the vCPUs, the last step of building the machine: a request that waits while the machine is
