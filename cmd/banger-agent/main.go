@@ -141,7 +141,7 @@ func serve(version string, log *slog.Logger) error {
 		Hello:       initrd.Hello(version, agentproto.PhaseResident),
 		Identity:    identity,
 		Machine:     m,
-		ServeSSH:    door.Serve,
+		SSH:         door.Open,
 		Log:         log,
 		Terminating: terminating,
 	}

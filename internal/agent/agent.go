@@ -22,9 +22,9 @@ type Agent struct {
 	Hello    agentproto.Hello                            // without versions, phase and token, which Run sets
 	Identity Identity
 	Machine  Machine
-	// ServeSSH serves SSH on a connection until that ends or ctx does, and closes it.
-	ServeSSH func(ctx context.Context, conn net.Conn)
-	Log      *slog.Logger
+	// SSH returns what serves SSH on a connection until that ends or ctx does, and closes it; or why nobody can be served.
+	SSH func() (serve func(ctx context.Context, conn net.Conn), err error)
+	Log *slog.Logger
 
 	// Terminating is sent to when the guest's init has begun to end every process.
 	Terminating <-chan struct{}
@@ -69,8 +69,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	h := &control{agent: a, identity: a.Identity, intent: agentproto.IntentUnknown, again: make(chan struct{}, 1)}
 	r := &requests{agent: a, control: h, dials: make(chan struct{}, maxDials), open: make(chan struct{}, maxRequests)}
-	r.goingDown, r.goesDown = context.WithCancel(ctx)
-	defer r.goesDown()
+	r.endSessions() // there are none
 
 	var wg sync.WaitGroup
 	wg.Go(func() { h.run(ctx) })
@@ -81,7 +80,7 @@ func (a *Agent) Run(ctx context.Context) error {
 				return
 			case <-a.Terminating:
 				h.farewell()
-				r.goesDown()
+				r.endSessions()
 			}
 		}
 	})

@@ -120,7 +120,7 @@ func serve(t *testing.T) (dial func() net.Conn, m machine) {
 		Listener: l,
 		DialHost: func(context.Context) (net.Conn, error) { return nil, errors.New("no host") },
 		Machine:  m,
-		ServeSSH: greets,
+		SSH:      func() (func(context.Context, net.Conn), error) { return greets, nil },
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,6 +166,14 @@ func TestSSHEndsWithTheGuest(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	<-m.restarted
+	// One that did not go down after all serves others.
+	again := dial()
+	if resp := ask(t, again, agentproto.Request{Op: agentproto.OpSSH}); resp.Error != "" {
+		t.Error(resp.Error)
+	}
+	if _, err := io.ReadFull(again, make([]byte, 8)); err != nil {
+		t.Error(err)
+	}
 }
 
 func ask(t *testing.T, c net.Conn, req agentproto.Request) agentproto.Response {

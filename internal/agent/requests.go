@@ -30,8 +30,9 @@ type requests struct {
 	open    chan struct{} // holds a token for each request that is being answered
 	dials   chan struct{} // and one for each stream
 
-	goingDown context.Context // done once the guest goes down
-	goesDown  func()
+	mu       sync.Mutex
+	sessions context.Context // of the SSH connections that there are
+	hangUp   context.CancelFunc
 
 	adopting sync.Mutex // held while the guest becomes another: a host that lost the answer asks again
 }
@@ -86,7 +87,7 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 		if r.answer(conn, agentproto.Response{}) {
 			r.control.mean(req.Shutdown.Intent)
 			r.control.farewell()
-			r.goesDown()
+			r.endSessions()
 			r.agent.Machine.Restart()
 		}
 	case req.Op == agentproto.OpClock && req.Clock != nil:
@@ -151,13 +152,32 @@ func (r *requests) stream(conn net.Conn, release, serve func()) {
 
 // ssh has the host speak SSH to the agent, until the guest goes down.
 func (r *requests) ssh(ctx context.Context, conn net.Conn) {
+	serve, err := r.agent.SSH()
+	if err != nil {
+		r.answer(conn, outcome(err))
+		return
+	}
 	if !r.answer(conn, agentproto.Response{}) || conn.SetDeadline(time.Time{}) != nil {
 		return
 	}
+	r.mu.Lock()
+	sessions := r.sessions
+	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(r.goingDown, cancel)()
-	r.agent.ServeSSH(ctx, conn)
+	defer context.AfterFunc(sessions, cancel)()
+	serve(ctx, conn)
+}
+
+// endSessions ends the SSH connections that there are, since the guest goes down. It may yet go on living: a stray signal looks
+// the same. Then there are others.
+func (r *requests) endSessions() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hangUp != nil {
+		r.hangUp()
+	}
+	r.sessions, r.hangUp = context.WithCancel(context.Background())
 }
 
 // dial connects the host to a TCP port of the guest.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,9 @@ import (
 
 // maxForks is how many VMs one operation makes at most.
 const maxForks = 64
+
+// rouseAfter is how long a VM that was forked is left silent at most, while its forks come up on the same processors.
+const rouseAfter = 5 * time.Second
 
 // ForkRequest asks for VMs that begin where another stands. Zero values take the defaults.
 type ForkRequest struct {
@@ -97,8 +101,10 @@ func (m *Manager) fork(ctx context.Context, job *op.Job, v vm.VM, names []string
 	forks, free, err := m.intendForks(ctx, job, v, names)
 	defer free()
 	if err == nil {
-		defer m.rouse(v) // not yet: the forks are waited for
+		rouse := sync.OnceFunc(func() { m.rouse(v) })
+		defer rouse()
 		err = m.expose(ctx, job, v, dir)
+		defer time.AfterFunc(rouseAfter, rouse).Stop() // not at once: the forks are waited for
 	}
 	if err == nil {
 		err = m.riseForks(ctx, job, v, forks, dir)

@@ -52,7 +52,8 @@ func (m *Manager) SSH(ctx context.Context, caller vm.Caller, selector string) (n
 	}
 	c, err := g.SSH(ctx)
 	if err != nil {
-		return nil, fault.From(err).InOp("connect to VM", v.Name).WithLogs(m.layout.ConsoleLog(v.ID))
+		return nil, fault.From(err).InOp("connect to VM", v.Name).WithLogs(m.layout.ConsoleLog(v.ID)).
+			WithHint("its agent cannot serve it: `banger vm logs %s` may tell why, and a stop and a start make it whole", v.Name)
 	}
 	return c, nil
 }

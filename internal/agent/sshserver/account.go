@@ -73,8 +73,36 @@ func (s *Server) groups(a account) []uint32 {
 
 // credential is what a process of the account runs with; nil where that is what this one has.
 func (a account) credential() *syscall.Credential {
-	if int(a.uid) == os.Getuid() && len(a.groups) == 0 {
+	if int(a.uid) == os.Getuid() && int(a.gid) == os.Getgid() && len(a.groups) == 0 {
 		return nil
 	}
 	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groups}
+}
+
+// enters reports whether the account may enter a directory, by its mode alone.
+func (a account) enters(dir string) bool {
+	fi, err := os.Stat(dir)
+	if err != nil || !fi.IsDir() {
+		return false
+	}
+	is, ok := fi.Sys().(*syscall.Stat_t)
+	switch mode := fi.Mode().Perm(); {
+	case a.uid == 0 || !ok:
+		return true
+	case is.Uid == a.uid:
+		return mode&0o100 != 0
+	case is.Gid == a.gid || slices.Contains(a.groups, is.Gid):
+		return mode&0o010 != 0
+	default:
+		return mode&0o001 != 0
+	}
+}
+
+// held reports whether an account is held to what its shell allows, as by git-shell or nologin: that is none of /etc/shells then.
+func (s *Server) held(a account) bool {
+	shells, err := readFile(filepath.Join(s.Root, "etc/shells"))
+	if err != nil || a.uid == 0 {
+		return false
+	}
+	return !slices.Contains(strings.Fields(string(shells)), a.shell)
 }

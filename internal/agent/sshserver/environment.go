@@ -16,8 +16,15 @@ const (
 // keep the locale in the second, others in the third.
 var environmentFiles = []string{"etc/environment", "etc/default/locale", "etc/locale.conf"}
 
-// variable is a line of such a file.
-var variable = regexp.MustCompile(`^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$`)
+// maxVariable bounds a line of such a file, in bytes. One that no program could be started with is passed over.
+const maxVariable = 4 << 10
+
+var (
+	// variable is a line of such a file.
+	variable = regexp.MustCompile(`^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=([^\x00]*)$`)
+	// variableName is what a client may send.
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
 
 // environment is that of an account's session; what the client sent comes last, and can be anything but who it is.
 func (s *Server) environment(a account, sent []string) []string {
@@ -29,7 +36,7 @@ func (s *Server) environment(a account, sent []string) []string {
 	for _, name := range environmentFiles {
 		text, _ := readFile(filepath.Join(s.Root, name)) // most guests lack one of them
 		for line := range strings.Lines(string(text)) {
-			if m := variable.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			if m := variable.FindStringSubmatch(strings.TrimSpace(line)); m != nil && len(line) <= maxVariable {
 				env = append(env, m[1]+"="+unquote(m[2]))
 			}
 		}

@@ -2,6 +2,7 @@ package sshserver
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -126,7 +127,8 @@ func nameTCP(host string, port uint32) string {
 	return net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10))
 }
 
-// listenTCP listens where the client asks for: unless it names an address, on the loopback; "" and "*" are all of them.
+// listenTCP listens on the loopback, whatever address the client asks for, as sshd does unless it is told otherwise: what is
+// forwarded is not for the guest's network.
 func (c *conn) listenTCP(ctx context.Context, payload []byte) (answer []byte, ok bool) {
 	var v struct {
 		Host string
@@ -135,12 +137,8 @@ func (c *conn) listenTCP(ctx context.Context, payload []byte) (answer []byte, ok
 	if ssh.Unmarshal(payload, &v) != nil || v.Port > 1<<16-1 || v.Port != 0 && v.Port < privileged && c.who.uid != 0 {
 		return nil, false
 	}
-	host := v.Host
-	if host == "*" {
-		host = ""
-	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", nameTCP(host, v.Port))
+	l, err := lc.Listen(ctx, "tcp", nameTCP("127.0.0.1", v.Port))
 	if err != nil {
 		c.server.Log.Info("ssh forward", "error", err)
 		return nil, false
@@ -199,7 +197,14 @@ func (c *conn) accept(ctx context.Context, l net.Listener, open func(far net.Con
 		if err != nil {
 			return
 		}
+		select {
+		case c.open <- struct{}{}:
+		default: // whoever dials in the guest has no claim on more
+			_ = far.Close()
+			continue
+		}
 		c.work.Go(func() {
+			defer func() { <-c.open }()
 			channel, requests, err := c.ssh.OpenChannel(open(far))
 			if err != nil {
 				_ = far.Close()
@@ -237,10 +242,14 @@ func (s *session) lendKeys(ctx context.Context) (socket string, remove func(), e
 	socket = filepath.Join(dir, "agent")
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", socket)
-	if err == nil {
-		err = chown(s.who, dir, socket)
-	}
 	if err != nil {
+		removeDir()
+		return "", nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // what has its name by then may be another file
+	// The directory last: once it is the account's, so is what its names lead to.
+	if err := errors.Join(os.Lchown(socket, int(s.who.uid), int(s.who.gid)), os.Lchown(dir, int(s.who.uid), int(s.who.gid))); err != nil {
+		_ = l.Close()
 		removeDir()
 		return "", nil, err
 	}
@@ -248,13 +257,4 @@ func (s *session) lendKeys(ctx context.Context) (socket string, remove func(), e
 		s.accept(ctx, l, func(net.Conn) (string, []byte) { return "auth-agent@openssh.com", nil })
 	})
 	return socket, func() { _ = l.Close(); removeDir() }, nil
-}
-
-func chown(who account, paths ...string) error {
-	for _, p := range paths {
-		if err := os.Chown(p, int(who.uid), int(who.gid)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

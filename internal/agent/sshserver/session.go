@@ -64,7 +64,10 @@ func (s *session) serve(ctx context.Context, r *ssh.Request) bool {
 	switch r.Type {
 	case "env":
 		var v struct{ Name, Value string }
-		if ssh.Unmarshal(r.Payload, &v) != nil || len(s.sent) >= maxSent || strings.ContainsAny(v.Name, "=\x00") || strings.ContainsRune(v.Value, 0) {
+		if ssh.Unmarshal(r.Payload, &v) != nil || len(s.sent) >= maxSent || !variableName.MatchString(v.Name) || strings.ContainsRune(v.Value, 0) {
+			return false
+		}
+		if s.server.held(s.who) && v.Name != "LANG" && !strings.HasPrefix(v.Name, "LC_") {
 			return false
 		}
 		s.sent = append(s.sent, v.Name+"="+v.Value)
@@ -89,7 +92,7 @@ func (s *session) serve(ctx context.Context, r *ssh.Request) bool {
 		return s.start(ctx, s.who.shell, filepath.Base(s.who.shell), "-c", v.Command)
 	case "subsystem":
 		var v struct{ Name string }
-		return ssh.Unmarshal(r.Payload, &v) == nil && v.Name == "sftp" && s.start(ctx, s.server.SFTP[0], s.server.SFTP...)
+		return ssh.Unmarshal(r.Payload, &v) == nil && v.Name == "sftp" && !s.server.held(s.who) && s.start(ctx, s.server.SFTP[0], s.server.SFTP...)
 	default:
 		return false
 	}
@@ -138,7 +141,7 @@ func (s *session) start(ctx context.Context, program string, args ...string) boo
 		Path: program, Args: args, Dir: s.who.home,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: s.who.credential()},
 	}
-	if fi, err := os.Stat(s.cmd.Dir); err != nil || !fi.IsDir() {
+	if !s.who.enters(s.cmd.Dir) {
 		s.cmd.Dir = "/"
 	}
 	if s.term != nil {

@@ -1,8 +1,8 @@
 // Package sshserver is SSH as the agent serves it: to the host, over vsock, in any guest. It needs neither an sshd nor a
 // network in there, forks nothing but what is asked for, and so answers a good deal sooner than sshd.
 //
-// Who may come in as whom is what sshd would read: the account's ~/.ssh/authorized_keys. So are host key, accounts,
-// shells and environment.
+// Who may come in as whom is in the account's ~/.ssh/authorized_keys. Host key, accounts, shells and environment are those of an
+// sshd with default settings, too. Its own settings are not read, and there is no PAM.
 package sshserver
 
 import (
@@ -20,8 +20,8 @@ import (
 // Bounds of one connection.
 const (
 	handshakeBudget = 30 * time.Second
-	maxChannels     = 256 // that are open at once, sessions and forwarded connections together
-	maxListeners    = 32  // ports and sockets that are forwarded back
+	maxChannels     = 64 // that are open at once, sessions and forwarded connections together; each may hold 2 MiB
+	maxListeners    = 32 // ports and sockets that are forwarded back
 )
 
 // Server serves connections. All fields are required.
@@ -33,21 +33,23 @@ type Server struct {
 	Log   *slog.Logger
 }
 
-// Serve serves a connection until it ends or ctx does, and closes it.
-func (s *Server) Serve(ctx context.Context, nc net.Conn) {
-	defer nc.Close()
-	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
-	defer stop()
-	if err := s.serve(ctx, nc); err != nil {
-		s.Log.Info("ssh connection", "error", err)
-	}
-}
-
-func (s *Server) serve(ctx context.Context, nc net.Conn) error {
+// Open returns what serves one connection until it ends or ctx does, and closes it. Without a host key nobody is served.
+func (s *Server) Open() (func(ctx context.Context, nc net.Conn), error) {
 	hostKey, err := s.hostKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return func(ctx context.Context, nc net.Conn) {
+		defer nc.Close()
+		stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
+		defer stop()
+		if err := s.serve(ctx, nc, hostKey); err != nil {
+			s.Log.Info("ssh connection", "error", err)
+		}
+	}, nil
+}
+
+func (s *Server) serve(ctx context.Context, nc net.Conn, hostKey ssh.Signer) error {
 	if err := nc.SetDeadline(time.Now().Add(handshakeBudget)); err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ type conn struct {
 	server *Server
 	ssh    *ssh.ServerConn
 	who    account
-	open   chan struct{} // holds a token for each channel that the client opened
+	open   chan struct{} // holds a token for each channel
 	work   sync.WaitGroup
 
 	mu        sync.Mutex

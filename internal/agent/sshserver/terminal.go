@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -19,13 +18,12 @@ type terminal struct {
 	tty  *os.File // the command's end, until that has been started
 	name string   // "/dev/pts/0"
 	kind string   // "xterm-256color"
-	gone atomic.Bool
 }
 
 // window is how a client tells a terminal's size, in pty-req as in window-change.
 type window struct{ Columns, Rows, Width, Height uint32 }
 
-// openTerminal makes one by a pty-req. The modes of the client's own are left alone: those of a fresh one are what it means.
+// openTerminal makes one by a pty-req.
 func openTerminal(payload []byte, who account) (*terminal, error) {
 	var asked struct {
 		Kind                         string
@@ -43,7 +41,7 @@ func openTerminal(payload []byte, who account) (*terminal, error) {
 		return nil, err
 	}
 	t.kind = asked.Kind
-	err = errors.Join(t.setSize(window{asked.Columns, asked.Rows, asked.Width, asked.Height}), t.tty.Chown(int(who.uid), -1), control(t.tty, acceptUTF8))
+	err = errors.Join(t.setSize(window{asked.Columns, asked.Rows, asked.Width, asked.Height}), t.tty.Chown(int(who.uid), -1), control(t.tty, func(fd int) error { return setModes(fd, asked.Modes) }))
 	if err != nil {
 		t.close()
 		return nil, err
@@ -86,16 +84,6 @@ func control(f *os.File, do func(fd int) error) error {
 	return errors.Join(err, derr)
 }
 
-// acceptUTF8 has the terminal's own line editing know letters of more than one byte.
-func acceptUTF8(fd int) error {
-	modes, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return err
-	}
-	modes.Iflag |= unix.IUTF8
-	return unix.IoctlSetTermios(fd, unix.TCSETS, modes)
-}
-
 func (t *terminal) setSize(w window) error {
 	short := func(n uint32) uint16 { return uint16(min(n, 1<<16-1)) }
 	size := unix.Winsize{Row: short(w.Rows), Col: short(w.Columns), Xpixel: short(w.Width), Ypixel: short(w.Height)}
@@ -107,17 +95,14 @@ func (t *terminal) resize(payload []byte) bool {
 	return ssh.Unmarshal(payload, &w) == nil && t.setSize(w) == nil
 }
 
-// lastWords is how long a terminal is read whose command has ended: what that said last is there already. Who still
-// has it open, in the background, is not waited for.
-const lastWords = 20 * time.Millisecond
-
 // left tells that the command has ended.
-func (t *terminal) left() {
-	t.gone.Store(true)
-	_ = t.pty.SetReadDeadline(time.Now().Add(lastWords))
-}
+func (t *terminal) left() { _ = t.pty.SetReadDeadline(time.Unix(1, 0)) }
 
-// copyTo copies what is written to the terminal.
+// maxLastWords bounds what is read of a terminal whose command has ended, in bytes: somebody in the background may write on.
+const maxLastWords = 1 << 20
+
+// copyTo copies what is written to the terminal until that is closed, or its command has ended. What that said is there by
+// then: all of it is copied, and who still has the terminal open, in the background, is not waited for.
 func (t *terminal) copyTo(to io.Writer) {
 	buf := make([]byte, 4<<10)
 	for {
@@ -127,12 +112,26 @@ func (t *terminal) copyTo(to io.Writer) {
 				return
 			}
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
 		if err != nil {
 			return
 		}
-		if t.gone.Load() {
-			_ = t.pty.SetReadDeadline(time.Now().Add(lastWords))
+	}
+	for said := 0; said < maxLastWords; {
+		n := 0
+		err := control(t.pty, func(fd int) (err error) { // it is non-blocking
+			n, err = unix.Read(fd, buf)
+			return err
+		})
+		if err != nil || n <= 0 {
+			return
 		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+		said += n
 	}
 }
 

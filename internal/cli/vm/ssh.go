@@ -27,8 +27,8 @@ func newSSH(a *app.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh NAME [-- COMMAND...]",
 		Short: "Log in to a VM, or run a command in it",
-		Long: `Run the system's ssh as root in the guest. It is the guest's agent that answers, through the
-daemon: so neither a route to the guest nor an SSH server in it is needed, and the guest must show the
+		Long: `Run the system's ssh as root in the guest. It is the guest's agent that answers, over the VM's
+own socket: neither a route to the guest nor an SSH server in it is needed, and the guest must show the
 host key that the daemon gave it, so nothing is asked. The exit status is the command's, 128 and the
 number of a signal that ended it; 255 is ssh's own failure.
 

@@ -194,7 +194,7 @@ func (g *Guest) serve(ctx context.Context) error {
 		Hello:       hello(),
 		Identity:    g.machine.identity(),
 		Machine:     g.machine,
-		ServeSSH:    serveSSH,
+		SSH:         func() (func(context.Context, net.Conn), error) { return serveSSH, nil },
 		Log:         g.log,
 		Terminating: g.term,
 	}
