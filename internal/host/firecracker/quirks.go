@@ -84,6 +84,9 @@ func Quirks(v Version) []Quirk {
 			What:   "a snapshot of changes needs all writes to memory watched, from the boot on",
 			Effect: Unused, Fixed: []Version{{1, 13, 0}}, Source: "#5274",
 		}, {
+			What:   "differential snapshots are a developer preview, also where full ones are not",
+			Effect: Unused, Source: "#5165",
+		}, {
 			What:   "differential snapshots of guests over 3 GiB are corrupt",
 			Effect: Unused, Since: Version{1, 14, 0}, Fixed: []Version{{1, 14, 2}}, Source: "#5705",
 		}, {
