@@ -66,6 +66,7 @@ type CreateVM struct {
 	Timezone       string            `json:"timezone,omitempty" doc:"IANA name, such as Europe/Rome"`
 	Locale         string            `json:"locale,omitempty" doc:"as in LANG, such as C.UTF-8"`
 	Restart        string            `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`
+	Settings       map[string]string `json:"settings,omitempty" doc:"values of features' settings by key, as for set-vm"`
 	AuthorizedKeys []string          `json:"authorized_keys,omitempty" doc:"authorized_keys lines that may log in as root"`
 	Cold           bool              `json:"cold,omitempty" doc:"boot it, also where a golden snapshot could be gone on from"`
 }

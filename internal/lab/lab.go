@@ -56,7 +56,7 @@ func New(source string, log io.Writer) (*Lab, error) {
 const (
 	suite    = "bookworm"
 	rootSize = "3G"
-	recipe   = "5" // raise when the steps below change
+	recipe   = "6" // raise when the steps below change
 )
 
 func packages() []string {
@@ -64,6 +64,9 @@ func packages() []string {
 		"systemd", "systemd-sysv", "dbus", "libpam-systemd", "linux-image-amd64", "kmod", "udev",
 		"iproute2", "nftables", "procps", "util-linux", "e2fsprogs", "xfsprogs", "dmsetup",
 		"openssh-client", "busybox-static", "git", "ca-certificates", "strace",
+		// What others do to a host's network, and what people use to look at it.
+		"iptables", "ufw", "firewalld", "systemd-resolved", "libnss-resolve", "network-manager", "dnsmasq-base",
+		"bind9-dnsutils", "conntrack", "iputils-ping", "rsync",
 	}
 }
 
@@ -184,11 +187,18 @@ func (l *Lab) furnish(tree, fc, tmp string) error {
 			return err
 		}
 	}
-	for _, unit := range []string{"getty@.service", "serial-getty@.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "dpkg-db-backup.timer", "systemd-timesyncd.service"} {
+	for _, unit := range []string{
+		"getty@.service", "serial-getty@.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "dpkg-db-backup.timer", "systemd-timesyncd.service",
+		// Scripts start these themselves, having taken the link away.
+		"ufw.service", "firewalld.service", "NetworkManager.service", "NetworkManager-wait-online.service", "NetworkManager-dispatcher.service", "systemd-resolved.service",
+	} {
 		link := filepath.Join(tree, "etc/systemd/system", unit)
 		if err := os.Symlink("/dev/null", link); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
+	}
+	if err := os.Remove(filepath.Join(tree, "etc/resolv.conf")); err != nil && !errors.Is(err, os.ErrNotExist) { // systemd-resolved's link
+		return err
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(tree, "etc/hostname"), []byte("lab\n"), 0o644),

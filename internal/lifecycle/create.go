@@ -24,6 +24,7 @@ type CreateRequest struct {
 	Timezone       string
 	Locale         string
 	Restart        vm.Restart
+	Settings       map[string]string // as SetRequest has them
 	AuthorizedKeys []string
 	Cold           bool // boot it, also where a snapshot of a booted guest could be gone on from
 
@@ -166,7 +167,10 @@ func (m *Manager) draft(ctx context.Context, caller vm.Caller, req CreateRequest
 			}
 		}
 	}
-	return v, nil
+	if err := m.write(&v, req.Settings); err != nil {
+		return vm.VM{}, err
+	}
+	return v, v.Spec.Check(img.Root.Size, img.WorkSeed.Size)
 }
 
 // checkRegion checks a time zone and a locale, either of which may be left to the guest.

@@ -119,11 +119,9 @@ func (m *Manager) alter(v vm.VM, r SetRequest) (alteration, error) {
 		v.Booted = v.Holds() // one that an earlier banger started has what is asked for, so far
 	}
 	a := alteration{was: v, labels: maps.Clone(v.Labels)}
-	known := m.settings()
-	for _, key := range slices.Sorted(maps.Keys(r.Settings)) {
-		if !slices.ContainsFunc(known, func(s feature.Setting) bool { return s.Key == key }) {
-			return a, unknownSetting(key, known)
-		}
+	known, err := m.known(r.Settings)
+	if err != nil {
+		return a, err
 	}
 	is := v.Clone()
 	for _, s := range known {
@@ -172,6 +170,33 @@ func (m *Manager) settings() []feature.Setting {
 		}
 	}
 	return all
+}
+
+// known lists the settings of all features, and refuses values for others.
+func (m *Manager) known(values map[string]string) ([]feature.Setting, error) {
+	all := m.settings()
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !slices.ContainsFunc(all, func(s feature.Setting) bool { return s.Key == key }) {
+			return nil, unknownSetting(key, all)
+		}
+	}
+	return all, nil
+}
+
+// write gives a VM that is about to be made settings of features.
+func (m *Manager) write(v *vm.VM, values map[string]string) error {
+	all, err := m.known(values)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if value, asked := values[s.Key]; asked {
+			if err := s.Set(v, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func unknownSetting(key string, known []feature.Setting) error {

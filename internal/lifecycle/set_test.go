@@ -134,6 +134,20 @@ func TestSetOfARunningVM(t *testing.T) {
 	}
 }
 
+// TestCreateTakesSettings holds that a VM is made with what set would give it, and that nothing is made of what it would refuse.
+func TestCreateTakesSettings(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.end(w.m.Create(t.Context(), alice, lifecycle.CreateRequest{Name: "dev", Settings: settings("restart", "always", "vcpu", "3")})))
+	if v := w.find("dev"); v.Restart != vm.RestartAlways || v.Spec.VCPU != 3 {
+		t.Errorf("got %+v", v)
+	}
+	for key, value := range map[string]string{"colour": "red", "vcpu": "99", "restart": "sometimes"} {
+		if _, err := w.m.Create(t.Context(), alice, lifecycle.CreateRequest{Name: "other", Settings: settings(key, value)}); code(err) != fault.Invalid {
+			t.Errorf("%s=%s: %v", key, value, err)
+		}
+	}
+}
+
 // TestSetIsRefused holds the words and that nothing was done.
 func TestSetIsRefused(t *testing.T) {
 	w := newWorld(t)

@@ -52,7 +52,7 @@ func (s *server) machines(a huma.API) {
 			return began(s.Verbs.Create(ctx, callerOf(ctx), lifecycle.CreateRequest{
 				Name: r.Name, Image: r.Image, Labels: r.Labels, AuthorizedKeys: r.AuthorizedKeys,
 				Spec:     vm.Spec{VCPU: r.VCPU, Memory: r.Memory, RootDisk: r.RootDisk, WorkDisk: r.WorkDisk},
-				Timezone: r.Timezone, Locale: r.Locale, Restart: restart, Cold: r.Cold,
+				Timezone: r.Timezone, Locale: r.Locale, Restart: restart, Settings: r.Settings, Cold: r.Cold,
 			}))
 		})
 	huma.Register(a, verb("list-vms", http.MethodGet, "/v1/vms", "List your VMs by name", http.StatusOK),

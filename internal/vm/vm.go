@@ -68,10 +68,14 @@ type Spec struct {
 type Lease struct {
 	Address netip.Prefix `json:"address"` // with the subnet's length
 	Gateway netip.Addr   `json:"gateway"`
-	MAC     string       `json:"mac"`
-	TAP     string       `json:"tap"`    // name of the host's device, at most 15 bytes
-	Bridge  string       `json:"bridge"` // name of the host's bridge
-	CID     uint32       `json:"cid"`    // vsock context id as the guest sees it
+
+	Address6 netip.Prefix `json:"address6,omitzero"` // a unique local one, with its subnet's length; VMs of before it have none
+	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
+
+	MAC    string `json:"mac"`
+	TAP    string `json:"tap"`    // name of the host's device, at most 15 bytes
+	Bridge string `json:"bridge"` // name of the host's bridge
+	CID    uint32 `json:"cid"`    // vsock context id as the guest sees it
 }
 
 // Access is how its owner reaches it over SSH.
