@@ -67,7 +67,7 @@ func (s Space) block(a netip.Addr) int {
 // in6 is the address beside an IPv4 one in the /64 of a block.
 func (s Space) in6(block int, a netip.Addr) netip.Addr {
 	b, four := s.ULA.Addr().As16(), a.As4()
-	binary.BigEndian.PutUint16(b[6:], uint16(block)) //nolint:gosec // a /16 has 64 of them
+	binary.BigEndian.PutUint16(b[6:], uint16(block))
 	copy(b[12:], four[:])
 	return netip.AddrFrom16(b)
 }

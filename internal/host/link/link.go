@@ -249,7 +249,8 @@ func ensureIPv6(ctx context.Context, bridge netlink.Link, lease vm.Lease, shared
 		return disableIPv6(name)
 	}
 	for _, s := range []struct{ key, value string }{
-		{"accept_ra", "0"}, {"accept_redirects", "0"},
+		{"accept_ra", "0"},
+		{"accept_redirects", "0"},
 		{"accept_dad", "0"}, // nobody else has its addresses, and to ask takes a second in which they cannot be used
 		{"disable_ipv6", "0"},
 	} {
