@@ -396,8 +396,8 @@ func byUID(quotas map[string]Quota) (map[int]Quota, error) {
 // defaults is what the daemon goes by where nobody says anything.
 func defaults() File {
 	return File{
-		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
-		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
+		VM:      VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
+		Daemon:  Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
 		Network: Network{NAT: true, Egress: Egress{network.EgressAll}},
 		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
 		Admission: Admission{MemoryOvercommit: 1},
