@@ -231,7 +231,9 @@ type Guest struct {
 	Bridge   string
 	MAC      string
 	Address  netip.Addr
+	Gateway  netip.Addr // the host's address towards it
 	Address6 netip.Addr // not valid where it has none
+	Gateway6 netip.Addr
 	Policy   Policy
 }
 
@@ -239,6 +241,8 @@ type Guest struct {
 func GuestOf(v vm.VM, defaults Policy) Guest {
 	return Guest{
 		ID: v.ID, Name: v.Name, TAP: v.Lease.TAP, Bridge: v.Lease.Bridge, MAC: v.Lease.MAC,
-		Address: v.Lease.Address.Addr(), Address6: v.Lease.Address6.Addr(), Policy: PolicyOf(v, defaults),
+		Address: v.Lease.Address.Addr(), Gateway: v.Lease.Gateway,
+		Address6: v.Lease.Address6.Addr(), Gateway6: v.Lease.Gateway6,
+		Policy: PolicyOf(v, defaults),
 	}
 }
