@@ -13,6 +13,7 @@ import (
 	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/handover"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
 	"banger/internal/op"
@@ -51,6 +52,9 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 		}
 	})
 	if d.socket, err = listen(t.Context(), path, ""); err != nil {
+		t.Fatal(err)
+	}
+	if d.sockets, err = handover.Take(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(t.Context())

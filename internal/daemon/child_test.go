@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"banger/internal/host/handover"
 )
 
 // What this test's program is when it runs as a child of itself.
@@ -56,20 +59,34 @@ func listener(path string) error {
 	if err != nil {
 		return err
 	}
+	sockets, err := handover.Take()
+	if err != nil {
+		return err
+	}
 	if !executed {
 		fmt.Fprintln(os.Stdout, "listening", s.inherited)
 		in := make([]byte, 1) // not a buffer's worth: the rest is the next build's
 		if _, err := os.Stdin.Read(in); err != nil {
 			return err
 		}
+		if _, err := sockets.ListenPacket(context.Background(), "asked", net.ListenConfig{}, "127.0.0.1:0"); err != nil {
+			return err
+		}
 		f, err := s.handOver()
+		if err != nil {
+			return err
+		}
+		others, err := sockets.HandOver()
 		if err != nil {
 			return err
 		}
 		if err := s.Close(); err != nil {
 			return err
 		}
-		return reexec(f, s.ours)
+		return reexec(f, s.ours, others)
+	}
+	if sockets.PacketConn("asked") == nil {
+		return errors.New("a socket that was handed over is not there")
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the test lets go
@@ -82,7 +99,7 @@ func listener(path string) error {
 		}
 		var left []string
 		for _, v := range os.Environ() {
-			if strings.HasPrefix(v, "BANGER_LISTEN_") || strings.HasPrefix(v, "LISTEN_FDS") {
+			if strings.HasPrefix(v, "BANGER_LISTEN_") || strings.HasPrefix(v, "BANGER_HANDED_") || strings.HasPrefix(v, "LISTEN_FDS") {
 				left = append(left, v)
 			}
 		}

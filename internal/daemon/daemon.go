@@ -32,6 +32,7 @@ import (
 	"banger/internal/host/dm"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/handover"
 	"banger/internal/host/kvm"
 	"banger/internal/host/link"
 	"banger/internal/host/proc"
@@ -61,6 +62,7 @@ type Daemon struct {
 	started time.Time
 
 	socket    *socket
+	sockets   *handover.Sockets // all but that one
 	store     *store.Store
 	rebuilt   *store.Rebuilt // nil unless this daemon had to
 	tag       vm.Tag
@@ -77,7 +79,8 @@ type Daemon struct {
 	children  atomic.Int64  // programs run since start
 	upgrade   chan struct{} // closed when a newer build is to be executed
 	upgrading sync.Once
-	handover  *os.File // the listener, for the newer build
+	handover  *os.File           // the listener, for the newer build
+	handed    *handover.Handover // the other sockets, for it
 	lock      *os.File
 }
 
@@ -106,7 +109,7 @@ func Run(ctx context.Context, cfg config.Served) error {
 	err = d.serve(ctx)
 	if errors.Is(err, errUpgrade) {
 		d.log.Info("daemon executes its newer build")
-		err = reexec(d.handover, d.socket.ours)
+		err = reexec(d.handover, d.socket.ours, d.handed)
 	}
 	d.log.Info("daemon ends", "error", err)
 	return err
@@ -117,6 +120,9 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer d.socket.Close()
+	if d.sockets, err = handover.Take(); err != nil {
+		return err
+	}
 	if err := d.compose(ctx); err != nil {
 		return err
 	}
@@ -144,6 +150,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
 	hide := d.serveMetrics(ctx)
+	d.sockets.CloseRest() // whoever wants one that an older build left has it by now
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
 	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
@@ -158,7 +165,10 @@ func (d *Daemon) answer(ctx context.Context) error {
 	if errors.Is(outcome, errUpgrade) {
 		// systemd is told nothing: this process goes on.
 		var err error
-		if d.handover, err = d.socket.handOver(); err != nil {
+		if d.handover, err = d.socket.handOver(); err == nil {
+			d.handed, err = d.sockets.HandOver()
+		}
+		if err != nil {
 			outcome = err
 		}
 	} else {
@@ -254,7 +264,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
-		&nic.Feature{Links: d.links, Subnet: d.subnet},
+		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},

@@ -23,6 +23,7 @@ import (
 	"banger/internal/buildinfo"
 	"banger/internal/fault"
 	"banger/internal/host/exec"
+	"banger/internal/host/handover"
 )
 
 // socket is the listener that the API is served on.
@@ -199,8 +200,8 @@ func (d *Daemon) Upgrade(ctx context.Context) (api.Upgrade, error) {
 }
 
 // reexec executes the build on disk in this process. The listener goes along, so that no client is
-// refused meanwhile: connections wait in its queue. It returns only when it fails.
-func reexec(listener *os.File, ours bool) error {
+// refused meanwhile: connections wait in its queue. So do the other sockets. It returns only when it fails.
+func reexec(listener *os.File, ours bool, others *handover.Handover) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -211,7 +212,11 @@ func reexec(listener *os.File, ours bool) error {
 	if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
 		return fault.System(err, "hand the listener over to", exe)
 	}
-	env := append(os.Environ(), handedDown+"="+strconv.Itoa(int(fd)))
+	env, err := others.Environment()
+	if err != nil {
+		return err
+	}
+	env = append(append(os.Environ(), env...), handedDown+"="+strconv.Itoa(int(fd)))
 	if ours {
 		env = append(env, ownSocket+"=1")
 	}
