@@ -264,7 +264,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
-		&nic.Feature{Links: d.links, Subnet: d.subnet},
+		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},

@@ -55,6 +55,9 @@ func (t Tag) Marks(device string) bool {
 
 func (t Tag) tap() string { return "bt" + string(t) + "-" }
 
+// TAPs is what the names of all TAPs of its VMs begin with.
+func (t Tag) TAPs() string { return t.tap() }
+
 // MaxSpares bounds how many TAPs of an instance may be kept ready: a number has two digits.
 const MaxSpares = 100
 
