@@ -78,7 +78,7 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 
 // inetChains say where guests get, and who gets to them.
 func (f families) inetChains(tag vm.Tag, group uint16) []chain {
-	ours := tag.Bridge()
+	ours := tag.Bridge(0)
 	refuse := chain{f.regular(f.inet, "refuse"), [][]expr.Any{
 		rule(ipv4(), nhTo(1, 12, 4), within(setNoted4), log(group)),
 		rule(ipv6(), nhTo(1, 8, 16), within(setNoted6), log(group)),
