@@ -22,7 +22,9 @@ import (
 const allLogs = "all"
 
 // logSources are a VM's logs. What its operations did is part of what the daemon says.
-func logSources() []string { return []string{"console", "firecracker", "network", "daemon", "operation", allLogs} }
+func logSources() []string {
+	return []string{"console", "firecracker", "network", "daemon", "operation", allLogs}
+}
 
 func newLogs(a *app.App) *cobra.Command {
 	var q client.LogQuery

@@ -160,11 +160,8 @@ func (d *Drain) Close() error {
 	return d.err
 }
 
-// Append adds a line that carries its own time to a log which is bounded as a drain's is.
+// Append adds a line that carries its own time to a log which is bounded as a drain's is. Its directory is there.
 func Append(path string, line []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	l := log{path: path, dated: true}
 	if err := l.open(); err != nil {
 		return err

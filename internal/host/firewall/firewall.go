@@ -114,7 +114,8 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	return f.explain("set firewall of", g.TAP, err)
 }
 
-// Drop takes a guest out, with what it learned and the connections that it had. Gone is success.
+// Drop takes a guest out, with what it learned and the connections that it had; the last one takes the tables along. Gone is
+// success.
 func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,12 +124,17 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 		return nil
 	}
 	delete(f.guests, tap)
-	err := f.change(ctx, func(c *nftables.Conn) error {
-		if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
-			return err
-		}
-		return f.relearn(c, g, &guest{}, time.Now())
-	})
+	var err error
+	if len(f.guests) == 0 {
+		err = f.remove()
+	} else {
+		err = f.change(ctx, func(c *nftables.Conn) error {
+			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
+				return err
+			}
+			return f.relearn(c, g, &guest{}, time.Now())
+		})
+	}
 	if err == nil {
 		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
 	}
@@ -155,7 +161,8 @@ func (f *Firewall) Guests(ctx context.Context) ([]string, error) {
 }
 
 // Rebuild makes both tables anew with these guests, in one transaction: there is no moment without rules. What was learned
-// stays, with the time that is left of it, and connections go on that the policies allow. A daemon that starts calls it first.
+// stays, with the time that is left of it, and connections go on that the policies allow. Without guests there are no tables.
+// A daemon that starts calls it first.
 func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -179,6 +186,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 		f.known = true
 	}
 	f.guests = next
+	if len(next) == 0 {
+		return f.explain("remove firewall", f.name, f.remove())
+	}
 	err := f.rebuild(ctx)
 	if err == nil {
 		err = f.forget(func(netip.Addr, netip.Addr) bool { return true })
@@ -190,6 +200,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 func (f *Firewall) Ensure(ctx context.Context) (mended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.guests) == 0 {
+		return false, ctx.Err()
+	}
 	whole, err := f.whole()
 	if err == nil && !whole {
 		mended, err = true, f.rebuild(ctx)
@@ -204,14 +217,19 @@ func (f *Firewall) Remove(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return f.explain("remove firewall", f.name, f.remove())
+}
+
+// remove takes the tables away. f.mu is held.
+func (f *Firewall) remove() error {
 	f.guests, f.known, f.rules, f.checked = map[string]*guest{}, false, nil, 0
-	return f.explain("remove firewall", f.name, transact(func(c *nftables.Conn) error {
+	return transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
 			c.DelTable(t)
 		}
 		return nil
-	}))
+	})
 }
 
 // change makes a transaction. Where the tables are not what it takes them for, all of them are made anew. f.mu is held.
