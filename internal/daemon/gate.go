@@ -150,8 +150,9 @@ func (d *Daemon) keepGate(ctx context.Context) (stop func()) {
 
 // refusedPacket notes a packet of a guest's that was not let through.
 func (d *Daemon) refusedPacket(r firewall.Refusal) {
-	if r.VM == "" {
-		return
+	v, known, err := d.store.At(context.Background(), r.Source.Addr())
+	if err != nil || !known {
+		return // it has gone meanwhile
 	}
 	why := ""
 	switch r.Towards {
@@ -160,13 +161,9 @@ func (d *Daemon) refusedPacket(r firewall.Refusal) {
 	case firewall.ToGuest:
 		why = "one of the two is isolated"
 	case firewall.ToOutside:
-		v, err := d.vmByID(r.VM)
-		if err != nil {
-			return
-		}
 		why = network.WhyRefused(network.PolicyOf(v, d.cfg.Network), r.Destination.Addr())
 	}
-	d.noteRefusal(r.VM, network.Refusal{
+	d.noteRefusal(v.ID, network.Refusal{
 		Time: r.At, Protocol: r.Protocol, Destination: r.Destination.Addr(), Port: r.Destination.Port(), Why: why, Lost: r.Lost,
 	})
 }
