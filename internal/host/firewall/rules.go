@@ -65,10 +65,6 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 	return []chain{
 		arp, ipv4, ipv6, guard,
 		{f.base(f.bridge, "prerouting", nftables.ChainHookPrerouting, early), [][]expr.Any{rule(iif(taps), goTo("guard"))}},
-		// Frames to link-local groups of the standard come in past prerouting, and a bridge learns their source.
-		{f.base(f.bridge, "input", nftables.ChainHookInput, early), [][]expr.Any{
-			rule(iif(taps), iifTo(1), llTo(12, 6, 6), notIn(setMACs), drop()),
-		}},
 		{f.base(f.bridge, "forward", nftables.ChainHookForward, early), [][]expr.Any{
 			rule(iif(taps), oifTo(1), in(setApart), drop()),
 			rule(oif(taps), iifTo(1), in(setApart), drop()),
@@ -174,13 +170,16 @@ func rule(parts ...any) []expr.Any {
 // Registers: 1 to 4 have 16 bytes each; 8 to 23 are the same memory in pieces of 4 bytes. Where one is not named it is 1.
 
 func meta(key expr.MetaKey) expr.Any { return &expr.Meta{Key: key, Register: 1} }
+
 func iifTo(register uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register} }
+
 func oifTo(register uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register} }
 func iif(prefix string) []expr.Any   { return rule(iifTo(1), is([]byte(prefix)...)) }
 func oif(prefix string) []expr.Any   { return rule(oifTo(1), is([]byte(prefix)...)) }
 func l4(protocol byte) []expr.Any    { return rule(meta(expr.MetaKeyL4PROTO), is(protocol)) }
 func ipv4() []expr.Any               { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV4)) }
-func ipv6() []expr.Any               { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV6)) }
+
+func ipv6() []expr.Any { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV6)) }
 
 // The three headers by their names in nft: link layer, network, transport.
 

@@ -211,6 +211,9 @@ func ensureBridge(ctx context.Context, name string, addr netip.Prefix) (netlink.
 			return nil, err
 		}
 	}
+	if err := learnNoLinkLocal(bridge); err != nil {
+		return nil, err
+	}
 	if err := disableIPv6(name); err != nil {
 		return nil, err
 	}
