@@ -9,6 +9,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/app"
+	"banger/internal/cli/sshconfig"
 	"banger/internal/cli/term"
 	"banger/internal/fault"
 	"banger/internal/op"
@@ -143,7 +144,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	}
 	p := a.IO.OutPalette()
 	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
-	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan("banger vm ssh "+term.Escape(v.Name)))
+	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan(term.Escape(sshconfig.Login(a, v.Name))))
 	return nil
 }
 

@@ -63,7 +63,7 @@ const MaxLearned = 1024
 // New returns the firewall of the instance with this tag.
 func New(tag vm.Tag) *Firewall {
 	group, _ := strconv.ParseUint(string(tag), 16, 16) // a tag is 4 hexadecimal digits
-	f := &Firewall{name: tag.Bridge(), group: uint16(group), families: newFamilies(tag.Bridge()), guests: map[string]*guest{}}
+	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0)), guests: map[string]*guest{}}
 	f.chains = f.families.chains(tag, f.group)
 	return f
 }

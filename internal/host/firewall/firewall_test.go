@@ -128,8 +128,8 @@ func TestEnsure(t *testing.T) {
 	ensure(false)
 	ensure(false)
 	before := w.tables()
-	inet := &nftables.Table{Name: tag.Bridge(), Family: nftables.TableFamilyINet}
-	bridge := &nftables.Table{Name: tag.Bridge(), Family: nftables.TableFamilyBridge}
+	inet := &nftables.Table{Name: tag.Bridge(0), Family: nftables.TableFamilyINet}
+	bridge := &nftables.Table{Name: tag.Bridge(0), Family: nftables.TableFamilyBridge}
 	foreign := &nftables.Table{Name: "somebody", Family: nftables.TableFamilyINet}
 	for name, damage := range map[string]func(c *nftables.Conn) error{
 		"all is gone":     func(c *nftables.Conn) error { c.FlushRuleset(); return nil },

@@ -407,7 +407,7 @@ func (w *world) elements(set string) (n int) {
 		if err != nil {
 			return err
 		}
-		all, err := c.GetSetElements(&nftables.Set{Name: set, Table: &nftables.Table{Name: tag.Bridge(), Family: nftables.TableFamilyINet}})
+		all, err := c.GetSetElements(&nftables.Set{Name: set, Table: &nftables.Table{Name: tag.Bridge(0), Family: nftables.TableFamilyINet}})
 		n = len(all)
 		return err
 	})

@@ -166,7 +166,7 @@ const (
 // guest is the n-th one, open to all.
 func guest(n byte) network.Guest {
 	return network.Guest{
-		ID: vm.ID("00000000000" + string('0'+n)), Name: "g" + string('0'+n), TAP: "btab12-0000000" + string('0'+n), Bridge: tag.Bridge(),
+		ID: vm.ID("00000000000" + string('0'+n)), Name: "g" + string('0'+n), TAP: "btab12-0000000" + string('0'+n), Bridge: tag.Bridge(0),
 		MAC:     net.HardwareAddr{2, 0, 192, 0, 2, n}.String(),
 		Address: netip.AddrFrom4([4]byte{192, 0, 2, 10 + n}), Gateway: netip.MustParseAddr(gateway),
 		Address6: netip.MustParseAddr("2001:db8:1::1" + string('0'+n)), Gateway6: netip.MustParseAddr(gateway6),
@@ -176,7 +176,7 @@ func guest(n byte) network.Guest {
 
 func newWorld(t *testing.T, guests ...network.Guest) *world {
 	w := &world{host: newPlace(t), outside: newPlace(t), guests: map[string]*place{}, fw: firewall.New(tag)}
-	br := tag.Bridge()
+	br := tag.Bridge(0)
 	w.host.check(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = br
