@@ -44,6 +44,8 @@ type Machine interface {
 	Uptime() time.Duration
 	// Listening returns the TCP ports on which some process listens.
 	Listening() (map[int]bool, error)
+	// Listeners tells which, and where, the first of them where there are many.
+	Listeners() (agentproto.Listeners, error)
 	Clock
 	// Grow enlarges the file system on a device that has become as large as size, in bytes. It waits for the
 	// device to become so.

@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +59,9 @@ func (machine) Stats() agentproto.Stats {
 }
 func (machine) Uptime() time.Duration            { return time.Second }
 func (machine) Listening() (map[int]bool, error) { return nil, errors.New("no table") }
+func (machine) Listeners() (agentproto.Listeners, error) {
+	return agentproto.Listeners{}, errors.New("no table")
+}
 func (m machine) Rename(hostname string) error {
 	if hostname == "" {
 		return errors.New("no name")
@@ -256,45 +257,31 @@ func TestGarbage(t *testing.T) {
 	ask(t, dial(), agentproto.Request{Op: agentproto.OpPing})
 }
 
-// A service that listens on ::1 only is found without naming a host.
-func TestDialFallsBackToIPv6(t *testing.T) {
-	l, err := net.Listen("tcp6", "[::1]:0")
+// A service that listens on one of the guest's own addresses only is found without naming a host.
+func TestDialTriesTheGuestsOwnAddresses(t *testing.T) {
+	hosts := []string{"127.0.0.1", "::1"}
+	all, err := net.InterfaceAddrs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	dial, _ := serve(t)
-	resp := ask(t, dial(), agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: l.Addr().(*net.TCPAddr).Port}})
-	if resp.Error != "" {
-		t.Error(resp.Error)
-	}
-}
-
-func TestListeningPorts(t *testing.T) {
-	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	row := func(local, state string) string {
-		return fmt.Sprintf("   0: %s 00000000:0000 %s 00000000:00000000 00:00000000 00000000     0        0 1 1\n", local, state)
-	}
-	dir := t.TempDir()
-	write := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+	for _, a := range all {
+		if p := a.(*net.IPNet); p.IP.IsGlobalUnicast() {
+			hosts = append(hosts, p.IP.String())
 		}
 	}
-	write("tcp", head+row("0100007F:0016", "0A")+row("0100007F:1F90", "01")+"junk\n"+row("nocolon", "0A")+row("0100007F:12345", "0A")+"   0: 0100007F:0017 00000000:0000 0A\n")
-	got, err := agent.ListeningPorts(dir) // without IPv6
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(map[int]bool{22: true}, got); d != "" {
-		t.Error(d)
-	}
-	write("tcp6", head+row("00000000000000000000000000000000:01BB", "0A"))
-	got, err = agent.ListeningPorts(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(map[int]bool{22: true, 443: true}, got); d != "" {
-		t.Error(d)
+	dial, _ := serve(t)
+	for _, host := range hosts {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		if resp := ask(t, dial(), agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: port}}); resp.Error != "" {
+			t.Error(host, resp.Error)
+		}
+		_ = l.Close()
+		if resp := ask(t, dial(), agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Port: port}}); !strings.Contains(resp.Error, "refused") {
+			t.Error(host, resp.Error)
+		}
 	}
 }

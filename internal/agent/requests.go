@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"banger/internal/agent/relay"
 	"banger/internal/agentproto"
+	"banger/internal/relay"
 )
 
 // Bounds of what the host may ask at once. They keep the agent small, not the host out.
@@ -83,6 +83,11 @@ func (r *requests) handle(ctx context.Context, conn net.Conn) {
 	case req.Op == agentproto.OpStats:
 		stats := r.agent.Machine.Stats()
 		r.answer(conn, agentproto.Response{Stats: &stats})
+	case req.Op == agentproto.OpListen:
+		listeners, err := r.agent.Machine.Listeners()
+		resp := outcome(err)
+		resp.Listeners = &listeners
+		r.answer(conn, resp)
 	case req.Op == agentproto.OpShutdown && req.Shutdown != nil:
 		if r.answer(conn, agentproto.Response{}) {
 			r.control.mean(req.Shutdown.Intent)
@@ -196,11 +201,11 @@ func (r *requests) dial(ctx context.Context, conn net.Conn, d agentproto.Dial) {
 	splice(agentproto.NewStream(conn), tcp)
 }
 
-// dialTCP connects to a port; without a host, to whichever loopback answers.
+// dialTCP connects to a port; without a host, to whichever of the guest's own addresses answers, its loopback's first.
 func dialTCP(ctx context.Context, d agentproto.Dial) (*net.TCPConn, error) {
 	hosts := []string{d.Host}
 	if d.Host == "" {
-		hosts = []string{"127.0.0.1", "::1"}
+		hosts = ownAddresses()
 	}
 	dialer := net.Dialer{Timeout: dialBudget / time.Duration(2*len(hosts))}
 	var first error
@@ -214,6 +219,18 @@ func dialTCP(ctx context.Context, d agentproto.Dial) (*net.TCPConn, error) {
 		}
 	}
 	return nil, first
+}
+
+// ownAddresses are the loopback's, and then others that a service may be bound to alone.
+func ownAddresses() []string {
+	hosts := []string{"127.0.0.1", "::1"}
+	all, _ := net.InterfaceAddrs() // without them there is the loopback
+	for _, a := range all {
+		if p, ok := a.(*net.IPNet); ok && p.IP.IsGlobalUnicast() {
+			hosts = append(hosts, p.IP.String())
+		}
+	}
+	return hosts
 }
 
 // splice joins a stream to a connection. A failure is passed on as a failure: a reset stays distinguishable from everything

@@ -224,6 +224,10 @@ type Network struct {
 	Address string   `json:"address"` // CIDR
 	Gateway string   `json:"gateway,omitempty"`
 	DNS     []string `json:"dns,omitempty"`
+	Search  []string `json:"search,omitempty"` // domains that names are looked up in
+
+	Address6 string `json:"address6,omitempty"` // an IPv6 one beside the other, CIDR
+	Gateway6 string `json:"gateway6,omitempty"`
 }
 
 // Mount is a disk the agent mounts before init runs. The root disk is not among them.
@@ -274,12 +278,13 @@ const (
 	OpStats    Op = "stats"
 	OpHold     Op = "hold"
 	OpAdopt    Op = "adopt"
+	OpListen   Op = "listeners"
 	OpSSH      Op = "ssh" // then the agent serves SSH on the connection; one that knows no such request answers with an error
 )
 
 // Dial asks for a TCP connection inside the guest.
 type Dial struct {
-	Host string `json:"host,omitempty"` // empty means the guest's loopback
+	Host string `json:"host,omitempty"` // empty means the guest itself: its loopback, or whichever of its addresses answers
 	Port int    `json:"port"`
 }
 
@@ -320,6 +325,25 @@ type Response struct {
 	Clock   *Clocked `json:"clock,omitempty"`
 	Stats   *Stats   `json:"stats,omitempty"`
 	Adopted *Adopted `json:"adopted,omitempty"`
+
+	Listeners *Listeners `json:"listeners,omitempty"`
+}
+
+// Listeners are the guest's TCP sockets that are listened on, the lowest ports first. An agent that knows no such request
+// answers with an error.
+type Listeners struct {
+	All  []Socket `json:"all,omitempty"`
+	More int      `json:"more,omitempty"` // that there are beside those
+}
+
+// MaxListeners bounds those in one answer, so that it fits a frame.
+const MaxListeners = 64
+
+// Socket is one that is listened on.
+type Socket struct {
+	Address string `json:"address"` // with the port
+	PID     int    `json:"pid,omitempty"`
+	Program string `json:"program,omitempty"` // of that process, as the kernel has its name
 }
 
 // Stats is what the guest uses: few fields that are cheap to read, since a host with many guests asks each of them every

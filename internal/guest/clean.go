@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -94,4 +95,17 @@ func cleanStats(s agentproto.Stats) agentproto.Stats {
 	const most = 1 << 50
 	bytes := func(n int64) int64 { return min(max(0, n), most) }
 	return agentproto.Stats{CPU: max(0, s.CPU), MemTotal: bytes(s.MemTotal), MemAvail: min(bytes(s.MemAvail), bytes(s.MemTotal))}
+}
+
+// cleanListeners leaves out what is no address.
+func cleanListeners(l agentproto.Listeners) agentproto.Listeners {
+	out := agentproto.Listeners{More: max(0, l.More)}
+	for _, s := range l.All[:min(len(l.All), agentproto.MaxListeners)] {
+		address, err := netip.ParseAddrPort(s.Address)
+		if err != nil || address.Addr().Zone() != "" {
+			continue
+		}
+		out.All = append(out.All, agentproto.Socket{Address: address.String(), PID: max(0, s.PID), Program: Clean(s.Program, maxWord)})
+	}
+	return out
 }

@@ -131,6 +131,10 @@ func TestBootPingInfoShutdown(t *testing.T) {
 	if err != nil || used.MemTotal != vm.GiB || used.MemAvail != vm.GiB/4 || used.CPU <= 0 {
 		t.Errorf("stats %+v, error %v", used, err)
 	}
+	listeners, err := h.Listeners(t.Context())
+	if want := `{[{127.0.0.1:80 7 httpd\x1b[2J} {[::]:443 0 }] 0}`; err != nil || fmt.Sprint(listeners) != want {
+		t.Errorf("listeners %v, error %v, want %s", listeners, err, want)
+	}
 	if err := h.Shutdown(t.Context(), agentproto.IntentPoweroff); err != nil {
 		t.Error(err)
 	}

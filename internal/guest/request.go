@@ -54,6 +54,18 @@ func (g *Guest) Stats(ctx context.Context) (agentproto.Stats, error) {
 	return cleanStats(*resp.Stats), nil
 }
 
+// Listeners asks who listens on which of the guest's TCP ports.
+func (g *Guest) Listeners(ctx context.Context) (agentproto.Listeners, error) {
+	resp, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpListen})
+	if err != nil {
+		return agentproto.Listeners{}, err
+	}
+	if resp.Listeners == nil {
+		return agentproto.Listeners{}, silent(errors.New("its answer is empty"))
+	}
+	return cleanListeners(*resp.Listeners), nil
+}
+
 // Shutdown asks the guest to go down in order. It returns once the agent has agreed; the end itself
 // shows in the hypervisor.
 func (g *Guest) Shutdown(ctx context.Context, intent agentproto.Intent) error {
@@ -99,7 +111,7 @@ func (g *Guest) Rename(ctx context.Context, hostname string) error {
 	return err
 }
 
-// Dial connects to a TCP port inside the guest, to its loopback when host is empty. The connection
+// Dial connects to a TCP port inside the guest, on its loopback or another address of its own when host is empty. The connection
 // has CloseWrite, and closes each way by itself: it is an *agentproto.Stream.
 func (g *Guest) Dial(ctx context.Context, host string, port int) (net.Conn, error) {
 	conn, _, err := g.request(ctx, agentproto.Request{Op: agentproto.OpDial, Dial: &agentproto.Dial{Host: host, Port: port}})

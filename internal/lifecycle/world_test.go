@@ -23,6 +23,7 @@ import (
 	"banger/internal/hosttest"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/store"
 	"banger/internal/vm"
@@ -129,7 +130,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host, Snaps: w.host.Snapshots(), Freeze: w.host.Freeze, Warm: w.warm,
 		Features: append([]feature.Feature{
-			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Gate: w.host, Subnet: w.host, Defaults: network.Policy{NAT: true, Egress: network.EgressAll}},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			identity.Feature{},
 			restart.Feature{},
@@ -240,7 +241,7 @@ func (w *world) runningText(name string) []string {
 	if w.root == vm.RootSnapshot {
 		lines = append(lines, "root device banger-ab12-"+name)
 	}
-	return append(lines, "tap btab12-"+name+" on banger-ab12")
+	return append(lines, "rules for btab12-"+name+": egress all, nat", "tap btab12-"+name+" on banger-ab12")
 }
 
 func (w *world) stoppedText(name string) []string { return []string{"dir " + name + ": " + w.files()} }

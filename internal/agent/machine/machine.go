@@ -3,9 +3,11 @@ package machine
 
 import (
 	"bufio"
+	"cmp"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent"
 	"banger/internal/agentproto"
+	"banger/internal/procnet"
 )
 
 // RootDevice is the disk that the guest's root is on.
@@ -45,7 +47,28 @@ func Uptime() time.Duration {
 func BootID() string { return line("/proc/sys/kernel/random/boot_id") }
 
 // Listening returns the TCP ports on which some process listens.
-func (m *Machine) Listening() (map[int]bool, error) { return agent.ListeningPorts("/proc/net") }
+func (m *Machine) Listening() (map[int]bool, error) { return procnet.Ports("/proc/net") }
+
+// Listeners tells who listens on which TCP ports, the lowest first.
+func (m *Machine) Listeners() (agentproto.Listeners, error) {
+	sockets, err := procnet.Listening("/proc/net")
+	if err != nil {
+		return agentproto.Listeners{}, err
+	}
+	slices.SortStableFunc(sockets, func(a, b procnet.Socket) int {
+		return cmp.Or(cmp.Compare(a.Address.Port(), b.Address.Port()), a.Address.Compare(b.Address))
+	})
+	var l agentproto.Listeners
+	if more := len(sockets) - agentproto.MaxListeners; more > 0 {
+		l.More, sockets = more, sockets[:agentproto.MaxListeners]
+	}
+	holders := procnet.Holders("/proc", sockets)
+	for _, s := range sockets {
+		p := holders[s.Inode]
+		l.All = append(l.All, agentproto.Socket{Address: s.Address.String(), PID: p.PID, Program: p.Name})
+	}
+	return l, nil
+}
 
 // Clock is the kernel's wall clock.
 type Clock struct{}

@@ -9,12 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent"
+	"banger/internal/procnet"
 )
 
 // Bounds of sshd's restart.
@@ -95,23 +94,12 @@ func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(
 
 // listensOn returns the inodes of the TCP sockets on which a process listens.
 func listensOn(pid int) ([]string, error) {
-	sockets, err := agent.ListeningSockets("/proc/net")
+	sockets, err := procnet.Listening("/proc/net")
 	if err != nil {
 		return nil, err
 	}
-	dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, e := range entries {
-		target, _ := os.Readlink(dir + e.Name()) // what is closed by now is none
-		inode, ok := strings.CutPrefix(target, "socket:[")
-		inode = strings.TrimSuffix(inode, "]")
-		if ok && slices.ContainsFunc(sockets, func(s agent.Socket) bool { return s.Inode == inode }) {
-			found = append(found, inode)
-		}
-	}
-	return found, nil
+	inodes, err := procnet.Sockets("/proc/" + strconv.Itoa(pid))
+	return slices.DeleteFunc(inodes, func(inode string) bool {
+		return !slices.ContainsFunc(sockets, func(s procnet.Socket) bool { return s.Inode == inode })
+	}), err
 }

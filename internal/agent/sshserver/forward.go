@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"banger/internal/agent/relay"
+	"banger/internal/relay"
 )
 
 // dialBudget bounds how long a forwarded connection may take to be there.
