@@ -61,10 +61,16 @@ func (*Feature) Name() string { return "nic" }
 // Contribute adds eth0 and its address.
 func (*Feature) Contribute(v vm.VM, b *feature.Blueprint) {
 	b.Machine.NICs = append(b.Machine.NICs, vm.NIC{ID: "eth0", TAP: v.Lease.TAP, MAC: v.Lease.MAC})
+	gateway := v.Lease.Gateway.String()
 	b.Guest.Network = &agentproto.Network{
 		MAC:     v.Lease.MAC,
 		Address: v.Lease.Address.String(),
-		Gateway: v.Lease.Gateway.String(),
+		Gateway: gateway,
+		DNS:     []string{gateway},
+		Search:  []string{network.Domain},
+	}
+	if v.Lease.Address6.IsValid() {
+		b.Guest.Network.Address6, b.Guest.Network.Gateway6 = v.Lease.Address6.String(), v.Lease.Gateway6.String()
 	}
 	b.Hold(v.ID, vm.RecordTAP, v.Lease.TAP, vm.UntilStop)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"banger/internal/agentproto"
 	"banger/internal/feature"
 	"banger/internal/feature/nic"
 	"banger/internal/hosttest"
@@ -83,5 +84,25 @@ func TestAGuestThatIsHeld(t *testing.T) {
 	}
 	if d := cmp.Diff(other.Text(), h.Text()); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestTheGuestIsToldItsNetwork has it asked for names where the gateway is.
+func TestTheGuestIsToldItsNetwork(t *testing.T) {
+	v := vm.VM{Lease: vm.Lease{
+		Address: netip.MustParsePrefix("10.1.0.5/22"), Gateway: netip.MustParseAddr("10.1.0.1"),
+		MAC: "02:ba:0a:01:00:05", TAP: "btab12-01234567", Bridge: "banger-ab12",
+	}}
+	var b feature.Blueprint
+	(&nic.Feature{}).Contribute(v, &b)
+	want := agentproto.Network{MAC: "02:ba:0a:01:00:05", Address: "10.1.0.5/22", Gateway: "10.1.0.1", DNS: []string{"10.1.0.1"}, Search: []string{"vm"}}
+	if d := cmp.Diff(&want, b.Guest.Network); d != "" {
+		t.Errorf("without IPv6: %s", d)
+	}
+	v.Lease.Address6, v.Lease.Gateway6 = netip.MustParsePrefix("fd01::a01:5/64"), netip.MustParseAddr("fd01::a01:1")
+	want.Address6, want.Gateway6 = "fd01::a01:5/64", "fd01::a01:1"
+	(&nic.Feature{}).Contribute(v, &b)
+	if d := cmp.Diff(&want, b.Guest.Network); d != "" {
+		t.Errorf("with IPv6: %s", d)
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ type place struct {
 	t    *testing.T
 	work chan func()
 	ns   *os.File
+	peer atomic.Value // text: who connected last to what the place echoes
 }
 
 func newPlace(t *testing.T) *place {
@@ -59,6 +62,23 @@ func (p *place) do(f func()) {
 	done := make(chan struct{})
 	p.work <- func() { defer close(done); f() }
 	<-done
+}
+
+// inside runs on a thread of its own that is in the place.
+func (p *place) inside(f func() error) {
+	p.t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this
+		err := unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		p.t.Error(err)
+	}
 }
 
 func (p *place) check(steps ...func() error) {
@@ -146,7 +166,7 @@ const (
 // guest is the n-th one, open to all.
 func guest(n byte) network.Guest {
 	return network.Guest{
-		ID: vm.ID("00000000000" + string('0'+n)), Name: "g" + string('0'+n), TAP: "btab12-0000000" + string('0'+n), Bridge: tag.Bridge(),
+		ID: vm.ID("00000000000" + string('0'+n)), Name: "g" + string('0'+n), TAP: "btab12-0000000" + string('0'+n), Bridge: tag.Bridge(0),
 		MAC:     net.HardwareAddr{2, 0, 192, 0, 2, n}.String(),
 		Address: netip.AddrFrom4([4]byte{192, 0, 2, 10 + n}), Gateway: netip.MustParseAddr(gateway),
 		Address6: netip.MustParseAddr("2001:db8:1::1" + string('0'+n)), Gateway6: netip.MustParseAddr(gateway6),
@@ -156,7 +176,7 @@ func guest(n byte) network.Guest {
 
 func newWorld(t *testing.T, guests ...network.Guest) *world {
 	w := &world{host: newPlace(t), outside: newPlace(t), guests: map[string]*place{}, fw: firewall.New(tag)}
-	br := tag.Bridge()
+	br := tag.Bridge(0)
 	w.host.check(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = br
@@ -190,6 +210,18 @@ func (w *world) plug(g network.Guest) {
 	)
 }
 
+// netfilter says whether bridged frames come by the rules for what is routed, where the kernel can do that.
+func (w *world) netfilter(value string) {
+	for _, name := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
+		w.host.check(func() error {
+			if err := sysctl.Set(name, value); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+	}
+}
+
 // at runs a method of the firewall.
 func (w *world) at(f func() error) {
 	w.host.t.Helper()
@@ -219,13 +251,15 @@ func (p *place) echo(addr string) {
 		if err != nil {
 			return err
 		}
-		p.t.Cleanup(func() { l.Close(); pc.Close() })
+		p.t.Cleanup(func() { _, _ = l.Close(), pc.Close() })
 		go func() {
 			for {
 				c, err := l.Accept()
 				if err != nil {
 					return
 				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				p.peer.Store(host)
 				go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
 			}
 		}()

@@ -30,7 +30,7 @@ type Others struct {
 
 // New returns those of the host whose files are below root. The programs that change them are run by run.
 func New(tag vm.Tag, run Runner, root string) *Others {
-	o := &Others{run: run, root: root, name: tag.Bridge()}
+	o := &Others{run: run, root: root, name: tag.Bridge(0)}
 	o.all = []place{o.docker(family4), o.docker(family6), o.ufw(), o.firewalld()}
 	return o
 }
