@@ -79,23 +79,20 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	now := time.Now()
 	next := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
 	old := map[element]struct{}{}
-	for tap, other := range f.guests {
-		// An address has one guest: who had it before has gone, whatever was not told.
-		if tap == g.TAP || other.Address == g.Address || other.MAC == g.MAC {
-			maps.Copy(old, other.elements)
-			if tap != g.TAP {
-				delete(f.guests, tap)
-			}
+	var before []*guest
+	for tap, was := range f.guests {
+		if tap != g.TAP && !was.clashes(g) {
+			continue
 		}
-	}
-	was := f.guests[g.TAP]
-	if was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
-		next.learned = keep(was.learned, g.Policy, now)
+		maps.Copy(old, was.elements)
+		before = append(before, was)
+		if tap == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
+			next.learned = keep(was.learned, g.Policy, now)
+		}
+		delete(f.guests, tap)
 	}
 	f.guests[g.TAP] = next
 	gone, come := difference(old, next.elements), difference(next.elements, old)
-	lost := was != nil && len(was.learned) != len(next.learned)
-	natted := was != nil && (was.Policy.NAT != g.Policy.NAT || was.Policy.NAT6 != g.Policy.NAT6)
 	err := f.change(ctx, func(c *nftables.Conn) error {
 		if err := f.put(c.SetDeleteElements, gone); err != nil {
 			return err
@@ -103,13 +100,10 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		if err := f.put(c.SetAddElements, come); err != nil {
 			return err
 		}
-		if !lost && !natted {
-			return nil
-		}
-		return f.relearn(c, was, next, now)
+		return f.relearn(c, before, next, now)
 	})
-	if err == nil && was != nil && (len(gone) > 0 || len(come) > 0 || lost) {
-		err = f.forget(func(src, dst netip.Addr) bool { return next.has(src) || next.has(dst) })
+	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
+		err = f.forget(next.has)
 	}
 	return f.explain("set firewall of", g.TAP, err)
 }
@@ -132,7 +126,7 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
 				return err
 			}
-			return f.relearn(c, g, &guest{}, time.Now())
+			return f.relearn(c, []*guest{g}, &guest{}, time.Now())
 		})
 	}
 	if err == nil {
@@ -191,7 +185,7 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	}
 	err := f.rebuild(ctx)
 	if err == nil {
-		err = f.forget(func(netip.Addr, netip.Addr) bool { return true })
+		err = f.forget(func(netip.Addr) bool { return true })
 	}
 	return f.explain("build firewall", f.name, err)
 }
@@ -237,6 +231,8 @@ func (f *Firewall) change(ctx context.Context, fill func(c *nftables.Conn) error
 	if f.rules == nil {
 		return f.rebuild(ctx)
 	}
+	whole := f.checked
+	f.checked = 0
 	err := transact(fill)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
 		return f.rebuild(ctx)
@@ -245,7 +241,7 @@ func (f *Firewall) change(ctx context.Context, fill func(c *nftables.Conn) error
 		return err
 	}
 	// Ours was one transaction: if the kernel has counted one since the tables were whole, they are still.
-	if now, err := generation(); err == nil && now == f.checked+1 {
+	if now, err := generation(); err == nil && whole != 0 && now-whole <= 1 {
 		f.checked = now
 	}
 	return nil
@@ -307,13 +303,22 @@ func (f *Firewall) whole() (bool, error) {
 	if !slices.EqualFunc(rules, f.rules, slices.Equal[[]uint64]) {
 		return false, nil
 	}
-	want := map[element]struct{}{}
+	const forever = time.Hour
+	want := map[element]time.Duration{}
+	learned, moment := map[string][]nftables.SetElement{}, time.Now()
 	for _, g := range f.guests {
-		maps.Copy(want, g.elements)
+		for e := range g.elements {
+			want[e] = forever
+		}
+		g.lessons(learned, moment)
 	}
-	n := 0
+	for set, all := range learned {
+		for _, e := range all {
+			want[element{set: set, key: string(e.Key)}] = e.Timeout
+		}
+	}
 	for _, s := range f.families.sets {
-		if !fixed(s) {
+		if s.Dynamic {
 			continue
 		}
 		all, err := dump(s)
@@ -321,17 +326,25 @@ func (f *Firewall) whole() (bool, error) {
 			return false, err
 		}
 		for _, e := range all {
-			if _, ok := want[element{s.Name, string(e.Key), string(e.KeyEnd)}]; !ok {
+			key := element{s.Name, string(e.Key), string(e.KeyEnd)}
+			if _, ok := want[key]; !ok && !s.HasTimeout { // memory may think of one as just expired
 				return false, nil
 			}
-			n++
+			delete(want, key)
 		}
 	}
-	if n != len(want) {
-		return false, nil
+	for _, left := range want {
+		if left > time.Second { // and the kernel of others
+			return false, nil
+		}
 	}
 	f.checked = now
 	return true, nil
+}
+
+// clashes reports whether another guest has what only one can have: the one that had it before has gone, whatever was not told.
+func (g *guest) clashes(other network.Guest) bool {
+	return g.has(other.Address) || g.has(other.Address6) || g.MAC == other.MAC
 }
 
 // has reports whether an address is the guest's.

@@ -90,9 +90,6 @@ func (f *families) add(table *nftables.Table, name string, types ...nftables.Set
 	return s
 }
 
-// fixed reports whether a set has what we give it and nothing else.
-func fixed(s *nftables.Set) bool { return !s.HasTimeout }
-
 // elements are what a guest becomes, in no order. What it learned comes on top.
 func elements(g network.Guest) map[element]struct{} {
 	all := map[element]struct{}{}
@@ -137,6 +134,7 @@ func elements(g network.Guest) map[element]struct{} {
 					all[element{set: a.sets.allow, key: string(first), end: string(last)}] = struct{}{}
 				}
 			}
+		case network.EgressNone:
 		}
 	}
 	return all
