@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
+	"time"
 
 	"banger/internal/network"
 )
@@ -20,3 +22,9 @@ func (gate) Guarded(context.Context) ([]string, error) { return nil, nil }
 
 // CheckFirewall implements nic.Gate.
 func (gate) CheckFirewall() error { return nil }
+
+// Learn implements dns.Learner.
+func (gate) Learn(context.Context, string, string, []netip.Addr, time.Duration) error { return nil }
+
+// Refused takes note of a name that a guest asked for and may not know.
+func (gate) Refused(network.Guest, string) {}
