@@ -66,6 +66,7 @@ type Daemon struct {
 
 	socket    *socket
 	sockets   *handover.Sockets // all but that one
+	listeners listeners
 	store     *store.Store
 	rebuilt   *store.Rebuilt // nil unless this daemon had to
 	tag       vm.Tag
@@ -134,6 +135,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	if err := d.store.Note(ctx, event.OfDaemon(event.DaemonStarted, buildString())); err != nil {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
+	defer d.serveNames(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err

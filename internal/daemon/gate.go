@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -57,6 +58,11 @@ func (g *gate) Unguard(ctx context.Context, tap string) error { return g.tables.
 
 // Guarded implements nic.Gate.
 func (g *gate) Guarded(ctx context.Context) ([]string, error) { return g.tables.Guests(ctx) }
+
+// Learn implements dns.Learner.
+func (g *gate) Learn(ctx context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error {
+	return g.tables.Learn(ctx, tap, name, addrs, ttl)
+}
 
 // CheckFirewall implements nic.Gate. What a kernel has it keeps.
 func (g *gate) CheckFirewall() error {
@@ -166,6 +172,11 @@ func (d *Daemon) refusedPacket(r firewall.Refusal) {
 	d.noteRefusal(v.ID, network.Refusal{
 		Time: r.At, Protocol: r.Protocol, Destination: r.Destination.Addr(), Port: r.Destination.Port(), Why: why, Lost: r.Lost,
 	})
+}
+
+// refusedName notes a name that a guest asked for and was not told.
+func (d *Daemon) refusedName(g network.Guest, name string) {
+	d.noteRefusal(g.ID, network.Refusal{Time: time.Now(), Protocol: "dns", Name: name, Why: network.WhyUnnamed(g.Policy)})
 }
 
 // noteRefusal adds to a VM's network log.

@@ -58,8 +58,8 @@ type learned struct {
 	err  error
 }
 
-func (l *learned) Learn(_ context.Context, tap string, addrs []netip.Addr, ttl time.Duration) error {
-	l.told = append(l.told, fmt.Sprintf("%s%v%s", tap, addrs, ttl))
+func (l *learned) Learn(_ context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error {
+	l.told = append(l.told, fmt.Sprintf("%s %s %v %s", tap, name, addrs, ttl))
 	return l.err
 }
 
@@ -275,9 +275,9 @@ func TestNamesOutside(t *testing.T) {
 		"all":                {dev, "Example.com.", "A", []string{a, aaaa}, 0, "NOERROR | example.com. 300 A 203.0.113.7 example.com. 20 AAAA 2001:db8::7 |", true, nil, nil},
 		"all, private":       {dev, "example.com.", "A", []string{"example.com. 3 A 10.0.0.1"}, 0, "NOERROR | example.com. 3 A 10.0.0.1 |", true, nil, nil},
 		"all, NXDOMAIN":      {dev, "example.com.", "A", nil, dns.RcodeNameError, "NXDOMAIN | |", true, nil, nil},
-		"listed":             {listed, "EXAMPLE.com.", "A", []string{a, aaaa}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed[203.0.113.7]5m30s"}, nil},
-		"listed, AAAA":       {listed, "example.com.", "AAAA", []string{a, aaaa}, 0, "NOERROR | example.com. 20 AAAA 2001:db8::7 |", true, []string{"tap-listed[2001:db8::7]1m0s"}, nil},
-		"listed, below":      {listed, "a.b.example.com.", "A", []string{"A.b.example.com. 300 A 203.0.113.7"}, 0, "NOERROR | A.b.example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed[203.0.113.7]5m30s"}, nil},
+		"listed":             {listed, "EXAMPLE.com.", "A", []string{a, aaaa}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed example.com [203.0.113.7] 5m30s"}, nil},
+		"listed, AAAA":       {listed, "example.com.", "AAAA", []string{a, aaaa}, 0, "NOERROR | example.com. 20 AAAA 2001:db8::7 |", true, []string{"tap-listed example.com [2001:db8::7] 1m0s"}, nil},
+		"listed, below":      {listed, "a.b.example.com.", "A", []string{"A.b.example.com. 300 A 203.0.113.7"}, 0, "NOERROR | A.b.example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed a.b.example.com [203.0.113.7] 5m30s"}, nil},
 		"listed, not":        {listed, "evil.org.", "A", []string{a}, 0, "NXDOMAIN" + root, false, nil, []string{"listed evil.org"}},
 		"listed, not, PTR":   {listed, "7.113.0.203.in-addr.arpa.", "PTR", nil, 0, "NXDOMAIN" + root, false, nil, []string{"listed 7.113.0.203.in-addr.arpa"}},
 		"listed, TXT":        {listed, "example.com.", "TXT", []string{`example.com. 300 TXT "a tunnel"`}, 0, "NOERROR" + root, false, nil, nil},
@@ -285,10 +285,10 @@ func TestNamesOutside(t *testing.T) {
 		"none":               {shut, "example.com.", "A", []string{a}, 0, "NXDOMAIN" + root, false, nil, []string{"shut example.com"}},
 		"listed, SERVFAIL":   {listed, "example.com.", "A", nil, dns.RcodeServerFailure, "SERVFAIL | |", true, nil, nil},
 		"listed, NXDOMAIN":   {listed, "example.com.", "A", nil, dns.RcodeNameError, "NXDOMAIN" + root, true, nil, nil},
-		"listed, by CNAMEs":  {listed, "example.com.", "A", []string{"cdn.net. 9 CNAME e.cdn.net.", "e.cdn.net. 300 A 203.0.113.8", "example.com. 300 CNAME CDN.net."}, 0, "NOERROR | example.com. 300 CNAME CDN.net. cdn.net. 9 CNAME e.cdn.net. e.cdn.net. 300 A 203.0.113.8 |", true, []string{"tap-listed[203.0.113.8]1m0s"}, nil},
-		"listed, others'":    {listed, "example.com.", "A", []string{a, "bank.com. 300 A 203.0.113.9"}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed[203.0.113.7]5m30s"}, nil},
+		"listed, by CNAMEs":  {listed, "example.com.", "A", []string{"cdn.net. 9 CNAME e.cdn.net.", "e.cdn.net. 300 A 203.0.113.8", "example.com. 300 CNAME CDN.net."}, 0, "NOERROR | example.com. 300 CNAME CDN.net. cdn.net. 9 CNAME e.cdn.net. e.cdn.net. 300 A 203.0.113.8 |", true, []string{"tap-listed example.com [203.0.113.8] 1m0s"}, nil},
+		"listed, others'":    {listed, "example.com.", "A", []string{a, "bank.com. 300 A 203.0.113.9"}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed example.com [203.0.113.7] 5m30s"}, nil},
 		"listed, CNAME loop": {listed, "example.com.", "A", []string{"example.com. 300 CNAME example.com."}, 0, "NOERROR" + root, true, nil, nil},
-		"listed, private":    {listed, "example.com.", "A", []string{"example.com. 300 A 192.168.1.1", a, "example.com. 300 A 100.64.0.1"}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed[203.0.113.7]5m30s"}, nil},
+		"listed, private":    {listed, "example.com.", "A", []string{"example.com. 300 A 192.168.1.1", a, "example.com. 300 A 100.64.0.1"}, 0, "NOERROR | example.com. 300 A 203.0.113.7 |", true, []string{"tap-listed example.com [203.0.113.7] 5m30s"}, nil},
 		"listed, only that":  {listed, "example.com.", "A", []string{"example.com. 300 A 10.223.0.2"}, 0, "NOERROR" + root, true, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

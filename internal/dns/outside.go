@@ -80,7 +80,7 @@ func (s *Server) police(m *dns.Msg, q *query, g network.Guest) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, slow)
 	defer cancel()
-	if err := s.Learner.Learn(ctx, g.TAP, addrs, max(keep+grace, minLearn)); err != nil {
+	if err := s.Learner.Learn(ctx, g.TAP, strings.TrimSuffix(q.name, "."), addrs, max(keep+grace, minLearn)); err != nil {
 		s.fail(m, q, err)
 		return
 	}

@@ -30,9 +30,9 @@ type Zone interface {
 	Subnets() []netip.Prefix
 }
 
-// Learner lets a guest connect to what it was told. It is asked before the guest is.
+// Learner lets a guest connect to what a name has. It is told before the guest is.
 type Learner interface {
-	Learn(ctx context.Context, tap string, addrs []netip.Addr, ttl time.Duration) error
+	Learn(ctx context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error
 }
 
 // Config joins a server with what it needs.

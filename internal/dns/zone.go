@@ -11,7 +11,7 @@ import (
 )
 
 // Domain is what VMs have their names in.
-const Domain = "vm."
+const Domain = network.Domain + "."
 
 // TTLs in seconds. What follows a VM's life may not be kept for long, least of all that there is none.
 const (

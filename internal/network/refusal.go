@@ -56,6 +56,14 @@ func WhyRefused(p Policy, to netip.Addr) string {
 	return "its policy was another then"
 }
 
+// WhyUnnamed says, by a guest's policy, why a name was not told.
+func WhyUnnamed(p Policy) string {
+	if p.Egress == EgressList {
+		return "egress is list, and no name of the allow list is it"
+	}
+	return "egress is " + string(p.Egress)
+}
+
 // Blocked reports whether an address is closed to guests whatever their policy.
 func Blocked(a netip.Addr) bool {
 	return a.Unmap().IsLinkLocalUnicast()

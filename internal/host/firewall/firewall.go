@@ -32,9 +32,10 @@ type Firewall struct {
 
 	mu      sync.Mutex
 	guests  map[string]*guest // by TAP, as the tables are to have them
-	known   bool              // what the kernel's learned addresses are has been read
-	rules   [][]uint64        // handles at the last rebuild
-	checked uint32            // the kernel's generation in which the tables were whole; 0 is none
+	byAddr  map[netip.Addr]*guest
+	known   bool       // what the kernel's learned addresses are has been read
+	rules   [][]uint64 // handles at the last rebuild
+	checked uint32     // the kernel's generation in which the tables were whole; 0 is none
 }
 
 // guest is one in the tables.
@@ -63,7 +64,8 @@ const MaxLearned = 1024
 // New returns the firewall of the instance with this tag.
 func New(tag vm.Tag) *Firewall {
 	group, _ := strconv.ParseUint(string(tag), 16, 16) // a tag is 4 hexadecimal digits
-	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0)), guests: map[string]*guest{}}
+	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0))}
+	f.forgetAll()
 	f.chains = f.families.chains(tag, f.group)
 	return f
 }
@@ -80,18 +82,15 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	next := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
 	old := map[element]struct{}{}
 	var before []*guest
-	for tap, was := range f.guests {
-		if tap != g.TAP && !was.clashes(g) {
-			continue
-		}
+	for _, was := range f.replaced(g) {
 		maps.Copy(old, was.elements)
 		before = append(before, was)
-		if tap == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
+		if was.TAP == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
 			next.learned = keep(was.learned, g.Policy, now)
 		}
-		delete(f.guests, tap)
+		f.remove(was)
 	}
-	f.guests[g.TAP] = next
+	f.insert(next)
 	gone, come := difference(old, next.elements), difference(next.elements, old)
 	err := f.change(ctx, func(c *nftables.Conn) error {
 		if err := f.put(c.SetDeleteElements, gone); err != nil {
@@ -117,10 +116,10 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	if g == nil {
 		return nil
 	}
-	delete(f.guests, tap)
+	f.remove(g)
 	var err error
 	if len(f.guests) == 0 {
-		err = f.remove()
+		err = f.removeTables()
 	} else {
 		err = f.change(ctx, func(c *nftables.Conn) error {
 			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
@@ -161,27 +160,23 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	next := make(map[string]*guest, len(guests))
-	byAddr := make(map[netip.Addr]*guest, len(guests))
+	was := f.guests
+	f.forgetAll()
 	for _, g := range guests {
 		n := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
-		if was := f.guests[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
+		if was := was[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
 			n.learned = keep(was.learned, g.Policy, now)
 		}
-		next[g.TAP], byAddr[g.Address] = n, n
-		if g.Address6.IsValid() {
-			byAddr[g.Address6] = n
-		}
+		f.insert(n)
+	}
+	if len(guests) == 0 {
+		return f.explain("remove firewall", f.name, f.removeTables())
 	}
 	if !f.known {
-		if err := f.readLearned(byAddr, now); err != nil {
+		if err := f.readLearned(now); err != nil {
 			return f.explain("read learned addresses of", f.name, err)
 		}
 		f.known = true
-	}
-	f.guests = next
-	if len(next) == 0 {
-		return f.explain("remove firewall", f.name, f.remove())
 	}
 	err := f.rebuild(ctx)
 	if err == nil {
@@ -211,12 +206,13 @@ func (f *Firewall) Remove(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return f.explain("remove firewall", f.name, f.remove())
+	return f.explain("remove firewall", f.name, f.removeTables())
 }
 
-// remove takes the tables away. f.mu is held.
-func (f *Firewall) remove() error {
-	f.guests, f.known, f.rules, f.checked = map[string]*guest{}, false, nil, 0
+// removeTables removes them. f.mu is held.
+func (f *Firewall) removeTables() error {
+	f.forgetAll()
+	f.known, f.rules, f.checked = false, nil, 0
 	return transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
@@ -342,9 +338,39 @@ func (f *Firewall) whole() (bool, error) {
 	return true, nil
 }
 
-// clashes reports whether another guest has what only one can have: the one that had it before has gone, whatever was not told.
-func (g *guest) clashes(other network.Guest) bool {
-	return g.has(other.Address) || g.has(other.Address6) || g.MAC == other.MAC
+// forgetAll leaves memory without guests. f.mu is held, as below.
+func (f *Firewall) forgetAll() {
+	f.guests, f.byAddr = map[string]*guest{}, map[netip.Addr]*guest{}
+}
+
+func (f *Firewall) insert(g *guest) {
+	f.guests[g.TAP] = g
+	for _, a := range addresses(g.Guest) {
+		f.byAddr[a] = g
+	}
+}
+
+func (f *Firewall) remove(g *guest) {
+	delete(f.guests, g.TAP)
+	for _, a := range addresses(g.Guest) {
+		delete(f.byAddr, a)
+	}
+}
+
+// replaced are the guests that go when this one comes: itself, and who has what only one can have. That one has gone, whatever
+// was not told.
+func (f *Firewall) replaced(g network.Guest) []*guest {
+	var all []*guest
+	add := func(was *guest) {
+		if was != nil && !slices.Contains(all, was) {
+			all = append(all, was)
+		}
+	}
+	add(f.guests[g.TAP])
+	for _, a := range addresses(g) {
+		add(f.byAddr[a])
+	}
+	return all
 }
 
 // has reports whether an address is the guest's.
