@@ -32,6 +32,9 @@ import (
 	"banger/internal/host/dm"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
+	"banger/internal/host/forwarding"
 	"banger/internal/host/handover"
 	"banger/internal/host/kvm"
 	"banger/internal/host/link"
@@ -69,6 +72,7 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	gate      *gate
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -136,6 +140,12 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
 	}
+	// Before that: what is taken back must find the rules that are wanted, also where they are of another build.
+	if guests, err := d.guests(ctx); err != nil {
+		return err
+	} else if err := d.gate.tables.Rebuild(ctx, guests); err != nil {
+		d.log.Error("make the firewall anew", "error", err)
+	}
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
 	}
@@ -151,6 +161,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
+	open := d.keepGate(ctx)
 	hide := d.serveMetrics(ctx)
 	d.sockets.CloseRest() // whoever wants one that an older build left has it by now
 	failed := make(chan error, 1)
@@ -189,6 +200,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop()
 	leave()
 	dry()
+	open()
 	hide()
 	d.manager.Close()
 	d.driver.Close()
@@ -240,6 +252,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
+	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
@@ -266,7 +279,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
-		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
+		&nic.Feature{Links: d.links, Gate: d.gate, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},

@@ -107,7 +107,8 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	return f.explain("set firewall of", g.TAP, err)
 }
 
-// Drop takes a guest out, with what it learned and the connections that it had. Gone is success.
+// Drop takes a guest out, with what it learned and the connections that it had; the last one takes the tables along. Gone is
+// success.
 func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,12 +117,17 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 		return nil
 	}
 	f.remove(g)
-	err := f.change(ctx, func(c *nftables.Conn) error {
-		if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
-			return err
-		}
-		return f.relearn(c, []*guest{g}, &guest{}, time.Now())
-	})
+	var err error
+	if len(f.guests) == 0 {
+		err = f.removeTables()
+	} else {
+		err = f.change(ctx, func(c *nftables.Conn) error {
+			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
+				return err
+			}
+			return f.relearn(c, []*guest{g}, &guest{}, time.Now())
+		})
+	}
 	if err == nil {
 		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
 	}
@@ -148,7 +154,8 @@ func (f *Firewall) Guests(ctx context.Context) ([]string, error) {
 }
 
 // Rebuild makes both tables anew with these guests, in one transaction: there is no moment without rules. What was learned
-// stays, with the time that is left of it, and connections go on that the policies allow. A daemon that starts calls it first.
+// stays, with the time that is left of it, and connections go on that the policies allow. Without guests there are no tables.
+// A daemon that starts calls it first.
 func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,6 +168,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 			n.learned = keep(was.learned, g.Policy, now)
 		}
 		f.insert(n)
+	}
+	if len(guests) == 0 {
+		return f.explain("remove firewall", f.name, f.removeTables())
 	}
 	if !f.known {
 		if err := f.readLearned(now); err != nil {
@@ -179,6 +189,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 func (f *Firewall) Ensure(ctx context.Context) (mended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.guests) == 0 {
+		return false, ctx.Err()
+	}
 	whole, err := f.whole()
 	if err == nil && !whole {
 		mended, err = true, f.rebuild(ctx)
@@ -193,15 +206,20 @@ func (f *Firewall) Remove(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return f.explain("remove firewall", f.name, f.removeTables())
+}
+
+// removeTables removes them. f.mu is held.
+func (f *Firewall) removeTables() error {
 	f.forgetAll()
 	f.known, f.rules, f.checked = false, nil, 0
-	return f.explain("remove firewall", f.name, transact(func(c *nftables.Conn) error {
+	return transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
 			c.DelTable(t)
 		}
 		return nil
-	}))
+	})
 }
 
 // change makes a transaction. Where the tables are not what it takes them for, all of them are made anew. f.mu is held.
