@@ -113,7 +113,7 @@ func TestNamesOnTheLoopbackAndTowardsGuests(t *testing.T) {
 func TestASubnetThatIsFoundLater(t *testing.T) {
 	alone(t)
 	d := naming(t, netip.MustParseAddrPort("127.0.0.1:42069"))
-	d.subnet = &subnet{store: &noted{}, inUse: d.links.InUse}
+	d.subnet = &subnet{store: &noted{}, links: d.links}
 	defer d.serveNames(t.Context())()
 	if got := d.listeners.list(); len(got) != 1 {
 		t.Errorf("it lists %v", got)
