@@ -74,8 +74,8 @@ func New(sockets *handover.Sockets, dial Dial, log *slog.Logger) *Doors {
 	return &Doors{sockets: sockets, dial: dial, log: log, ctx: ctx, cancel: cancel, vms: map[vm.ID]*house{}}
 }
 
-// Open has a VM have these doors open and no others. Those that can be are, also where another cannot.
-func (ds *Doors) Open(ctx context.Context, id vm.ID, doors vm.Doors) error {
+// Open has a VM have these doors open and no others. Those that can be are, and it says why another cannot.
+func (ds *Doors) Open(ctx context.Context, id vm.ID, doors vm.Doors) (closed map[vm.Door]error) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	h := ds.vms[id]
@@ -89,14 +89,12 @@ func (ds *Doors) Open(ctx context.Context, id vm.ID, doors vm.Doors) error {
 			delete(h.open, listen)
 		}
 	}
-	var errs []error
 	for _, d := range doors {
 		o := h.open[d.Listen]
 		if o == nil {
 			var err error
 			if o, err = ds.listen(ctx, id, d); err != nil {
 				h.closed[d] = err
-				errs = append(errs, err)
 				continue
 			}
 			h.open[d.Listen] = o
@@ -109,11 +107,14 @@ func (ds *Doors) Open(ctx context.Context, id vm.ID, doors vm.Doors) error {
 	} else {
 		ds.vms[id] = h
 	}
-	return errors.Join(errs...)
+	return maps.Clone(h.closed)
 }
 
 // Close closes all doors of a VM, and ends the connections through them.
-func (ds *Doors) Close(ctx context.Context, id vm.ID) error { return ds.Open(ctx, id, nil) }
+func (ds *Doors) Close(ctx context.Context, id vm.ID) error {
+	ds.Open(ctx, id, nil)
+	return nil
+}
 
 // Found lists the VMs that have doors.
 func (ds *Doors) Found() []vm.ID {

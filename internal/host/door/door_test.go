@@ -112,10 +112,17 @@ func must(t *testing.T, err error) {
 	}
 }
 
+func opens(t *testing.T, closed map[vm.Door]error) {
+	t.Helper()
+	if len(closed) > 0 {
+		t.Fatal(closed)
+	}
+}
+
 func TestADoorLeadsIntoTheGuest(t *testing.T) {
 	ds := newDoors(t)
 	four, six, nowhere := free(t, ds, "127.0.0.1", 80), free(t, ds, "::1", 90), free(t, ds, "127.0.0.1", 81)
-	must(t, ds.Open(t.Context(), id, vm.Doors{four, six, nowhere}))
+	opens(t, ds.Open(t.Context(), id, vm.Doors{four, six, nowhere}))
 	if got := say(t, connect(t, four)); got != "80 HELLO" {
 		t.Error(got)
 	}
@@ -133,7 +140,7 @@ func TestADoorLeadsIntoTheGuest(t *testing.T) {
 func TestDoorsChange(t *testing.T) {
 	ds := newDoors(t)
 	a, b := free(t, ds, "127.0.0.1", 80), free(t, ds, "127.0.0.1", 90)
-	must(t, ds.Open(t.Context(), id, vm.Doors{a, b}))
+	opens(t, ds.Open(t.Context(), id, vm.Doors{a, b}))
 	held, cut := connect(t, a), connect(t, b)
 	for _, c := range []*net.TCPConn{held, cut} {
 		if _, err := io.WriteString(c, "oh "); err != nil {
@@ -142,7 +149,7 @@ func TestDoorsChange(t *testing.T) {
 	}
 	a.Port = 8080
 	wide := vm.Door{Listen: netip.AddrPortFrom(netip.IPv4Unspecified(), b.Listen.Port()), Port: 90}
-	must(t, ds.Open(t.Context(), id, vm.Doors{a, wide}))
+	opens(t, ds.Open(t.Context(), id, vm.Doors{a, wide}))
 	if got := say(t, held); got != "80 OH HELLO" {
 		t.Errorf("what is connected hears %q", got)
 	}
@@ -168,7 +175,7 @@ func TestAPortThatIsTaken(t *testing.T) {
 		d := free(t, ds, at, 80)
 		l, err := listen(t.Context(), d.Listen)
 		must(t, err)
-		for _, err := range []error{ds.Check(t.Context(), id, d), ds.Open(t.Context(), id, vm.Doors{d}), ds.Closed(id)[d]} {
+		for _, err := range []error{ds.Check(t.Context(), id, d), ds.Open(t.Context(), id, vm.Doors{d})[d], ds.Closed(id)[d]} {
 			want := fmt.Sprintf("process %d (door.test) listens there", os.Getpid())
 			if !fault.Is(err, fault.InUse) || fault.From(err).Msg != want || fault.From(err).Hint == "" {
 				t.Errorf("%s: %v, want %s", d, err, want)
@@ -176,7 +183,7 @@ func TestAPortThatIsTaken(t *testing.T) {
 		}
 		must(t, l.Close())
 		must(t, ds.Check(t.Context(), id, d))
-		must(t, ds.Open(t.Context(), id, vm.Doors{d}))
+		opens(t, ds.Open(t.Context(), id, vm.Doors{d}))
 		must(t, ds.Check(t.Context(), id, d)) // it is ours
 		if len(ds.Closed(id)) != 0 {
 			t.Error(ds.Closed(id))
@@ -198,8 +205,8 @@ func TestOneDoorKeepsNoOtherClosed(t *testing.T) {
 	l, err := listen(t.Context(), a.Listen)
 	must(t, err)
 	defer l.Close()
-	if err := ds.Open(t.Context(), id, vm.Doors{a, b}); !fault.Is(err, fault.InUse) {
-		t.Error(err)
+	if closed := ds.Open(t.Context(), id, vm.Doors{a, b}); len(closed) != 1 || !fault.Is(closed[a], fault.InUse) {
+		t.Error(closed)
 	}
 	if got := say(t, connect(t, b)); got != "90 HELLO" {
 		t.Error(got)
@@ -209,7 +216,7 @@ func TestOneDoorKeepsNoOtherClosed(t *testing.T) {
 func TestTooManyConnections(t *testing.T) {
 	ds := newDoors(t)
 	d := free(t, ds, "127.0.0.1", 80)
-	must(t, ds.Open(t.Context(), id, vm.Doors{d}))
+	opens(t, ds.Open(t.Context(), id, vm.Doors{d}))
 	for range MaxConnections {
 		connect(t, d)
 	}
@@ -227,7 +234,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestTheNextBuildGoesOn(t *testing.T) {
 	ds := newDoors(t)
 	d := free(t, ds, "127.0.0.1", 80)
-	must(t, ds.Open(t.Context(), id, vm.Doors{d}))
+	opens(t, ds.Open(t.Context(), id, vm.Doors{d}))
 	before := connect(t, d)
 	for len(ds.vms[id].tokens) == 0 && t.Context().Err() == nil { // until it is taken in
 		runtime.Gosched()
@@ -246,8 +253,9 @@ func TestTheNextBuildGoesOn(t *testing.T) {
 	}
 	<-done
 	between := connect(t, d)
-	if err := ds.Open(t.Context(), id, vm.Doors{free(t, newDoors(t), "127.0.0.1", 1)}); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("a daemon that ends opens a door: %v", err)
+	late := free(t, newDoors(t), "127.0.0.1", 1)
+	if closed := ds.Open(t.Context(), id, vm.Doors{late}); !fault.Is(closed[late], fault.Unavailable) {
+		t.Errorf("a daemon that ends opens a door: %v", closed)
 	}
 
 	// Executed, the files would be gone and their descriptors the next build's alone. Here it gets its own.
@@ -262,7 +270,7 @@ func TestTheNextBuildGoesOn(t *testing.T) {
 	must(t, err)
 	t.Setenv(name, string(doc))
 	next := newDoors(t)
-	must(t, next.Open(t.Context(), id, vm.Doors{d}))
+	opens(t, next.Open(t.Context(), id, vm.Doors{d}))
 	if got := say(t, between); got != "80 HELLO" {
 		t.Error(got)
 	}
