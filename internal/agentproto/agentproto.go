@@ -224,6 +224,10 @@ type Network struct {
 	Address string   `json:"address"` // CIDR
 	Gateway string   `json:"gateway,omitempty"`
 	DNS     []string `json:"dns,omitempty"`
+	Search  []string `json:"search,omitempty"` // domains that names are looked up in
+
+	Address6 string `json:"address6,omitempty"` // an IPv6 one beside the other, CIDR
+	Gateway6 string `json:"gateway6,omitempty"`
 }
 
 // Mount is a disk the agent mounts before init runs. The root disk is not among them.

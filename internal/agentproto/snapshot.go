@@ -58,7 +58,10 @@ type Adopted struct {
 type NIC struct {
 	MAC     net.HardwareAddr
 	Address netip.Prefix
-	Gateway netip.Addr // not valid when there is none
+	Gateway netip.Addr // not valid when there is none, and so are the next two
+
+	Address6 netip.Prefix
+	Gateway6 netip.Addr
 }
 
 // Parse reads a Network.
@@ -71,14 +74,22 @@ func (n Network) Parse() (NIC, error) {
 		return NIC{}, fmt.Errorf("address %s: it is not an Ethernet one", n.MAC)
 	}
 	nic := NIC{MAC: mac}
-	if nic.Address, err = netip.ParsePrefix(n.Address); err != nil {
-		return NIC{}, fmt.Errorf("address %q: %w", n.Address, err)
+	if nic.Address, nic.Gateway, err = family(n.Address, n.Gateway); err != nil || n.Address6 == "" {
+		return nic, err
 	}
-	if n.Gateway == "" {
-		return nic, nil
+	nic.Address6, nic.Gateway6, err = family(n.Address6, n.Gateway6)
+	return nic, err
+}
+
+func family(address, gateway string) (a netip.Prefix, g netip.Addr, err error) {
+	if a, err = netip.ParsePrefix(address); err != nil {
+		return a, g, fmt.Errorf("address %q: %w", address, err)
 	}
-	if nic.Gateway, err = netip.ParseAddr(n.Gateway); err != nil {
-		return NIC{}, fmt.Errorf("gateway %q: %w", n.Gateway, err)
+	if gateway == "" {
+		return a, g, nil
 	}
-	return nic, nil
+	if g, err = netip.ParseAddr(gateway); err != nil {
+		return a, g, fmt.Errorf("gateway %q: %w", gateway, err)
+	}
+	return a, g, nil
 }

@@ -14,6 +14,8 @@ func TestNetworkParse(t *testing.T) {
 		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24", Gateway: "10.9.0.1"}, ""},
 		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24"}, ""},
 		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "fd00::5/64", Gateway: "fd00::1"}, ""},
+		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24", Address6: "fd00::5/64", Gateway6: "fd00::1"}, ""},
+		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24", Address6: "fd00::5"}, `address "fd00::5": netip.ParsePrefix("fd00::5"): no '/'`},
 		{agentproto.Network{}, "invalid MAC address"},
 		{agentproto.Network{MAC: "02:00:00:00:00:00:00:05"}, "address 02:00:00:00:00:00:00:05: it is not an Ethernet one"},
 		{agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5"}, `address "10.9.0.5": netip.ParsePrefix("10.9.0.5"): no '/'`},

@@ -17,26 +17,27 @@ import (
 
 // VM is a machine as its owner sees it. Secrets of the record are not in it.
 type VM struct {
-	ID      vm.ID             `json:"id"`
-	Name    string            `json:"name"`
-	Owner   int               `json:"owner" doc:"uid of the user who made it"`
-	Labels  map[string]string `json:"labels,omitempty"`
-	Arch    string            `json:"arch,omitempty"`
-	Image   vm.ImageRef       `json:"image"`
-	Spec    vm.Spec           `json:"spec"`
-	Desired vm.State          `json:"desired,omitempty"`
-	State   vm.State          `json:"state"`
-	Reason  string            `json:"reason,omitempty" doc:"why it is in this state, when that needs saying"`
-	Address string            `json:"address" doc:"IPv4 address on the instance's bridge"`
-	MAC     string            `json:"mac,omitempty"`
-	HostKey string            `json:"host_key,omitempty" doc:"public SSH host key, authorized_keys form"`
-	Keys    []string          `json:"authorized_keys,omitempty"`
-	PID     int               `json:"pid,omitempty" doc:"of the hypervisor, while it runs"`
-	Warm    bool              `json:"warm,omitempty" doc:"it runs and was not booted, but went on from a golden snapshot"`
-	Dir     string            `json:"dir,omitempty" doc:"on the daemon's host"`
-	Logs    Logs              `json:"logs,omitzero"`
-	Created time.Time         `json:"created,omitzero"`
-	Started time.Time         `json:"started,omitzero"`
+	ID       vm.ID             `json:"id"`
+	Name     string            `json:"name"`
+	Owner    int               `json:"owner" doc:"uid of the user who made it"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Arch     string            `json:"arch,omitempty"`
+	Image    vm.ImageRef       `json:"image"`
+	Spec     vm.Spec           `json:"spec"`
+	Desired  vm.State          `json:"desired,omitempty"`
+	State    vm.State          `json:"state"`
+	Reason   string            `json:"reason,omitempty" doc:"why it is in this state, when that needs saying"`
+	Address  string            `json:"address" doc:"IPv4 address on the instance's bridge"`
+	Address6 string            `json:"address6,omitempty" doc:"IPv6 address beside it"`
+	MAC      string            `json:"mac,omitempty"`
+	HostKey  string            `json:"host_key,omitempty" doc:"public SSH host key, authorized_keys form"`
+	Keys     []string          `json:"authorized_keys,omitempty"`
+	PID      int               `json:"pid,omitempty" doc:"of the hypervisor, while it runs"`
+	Warm     bool              `json:"warm,omitempty" doc:"it runs and was not booted, but went on from a golden snapshot"`
+	Dir      string            `json:"dir,omitempty" doc:"on the daemon's host"`
+	Logs     Logs              `json:"logs,omitzero"`
+	Created  time.Time         `json:"created,omitzero"`
+	Started  time.Time         `json:"started,omitzero"`
 
 	Pending  []string          `json:"pending,omitempty" doc:"keys of the settings that it takes at its next start"`
 	Settings map[string]string `json:"settings,omitempty" doc:"those of features that have no field of their own, by key"`
@@ -221,7 +222,8 @@ type Status struct {
 	Socket      string         `json:"socket"`
 	Log         string         `json:"log"`
 	Subnet      string         `json:"subnet,omitempty"`
-	Bridge      string         `json:"bridge"`
+	Subnet6     string         `json:"subnet6,omitempty" doc:"unique local IPv6 addresses of the instance"`
+	Bridge      string         `json:"bridge" doc:"the first one; others have a number behind its name"`
 	SpareTAPs   SpareTAPs      `json:"spare_taps"`
 	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
 	VMs         map[string]int `json:"vms" doc:"count by state"`

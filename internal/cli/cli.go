@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/image"
 	"banger/internal/cli/internalcmd"
 	"banger/internal/cli/operation"
+	"banger/internal/cli/sshconfig"
 	"banger/internal/cli/system"
 	"banger/internal/cli/vm"
 	"banger/internal/fault"
@@ -25,6 +26,7 @@ func Run(ctx context.Context, a *app.App, args []string) int {
 	complete(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	sshconfig.Keep(ctx, a)
 	if err == nil {
 		return exit.OK
 	}
@@ -44,7 +46,7 @@ func New(a *app.App) *cobra.Command {
 	root := app.Group("banger", "Persistent Firecracker microVMs as development machines",
 		internalcmd.New(a), newExitCodes())
 	addGroup(root, "Machines:", vm.New(a), image.New(a), operation.New(a))
-	addGroup(root, "Host:", system.Commands(a)...)
+	addGroup(root, "Host:", append(system.Commands(a), sshconfig.New(a))...)
 	root.Long = `banger runs persistent development machines, each a Firecracker microVM of its own.
 
 A VM keeps its disks until you delete it. Names, ids and unique prefixes of ids all select one.`

@@ -19,6 +19,7 @@ import (
 	"github.com/adrg/xdg"
 
 	"banger/internal/fault"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -30,6 +31,7 @@ type File struct {
 	Daemon Daemon `toml:"daemon"` // only the daemon goes by it, and by what follows
 
 	Storage   Storage   `toml:"storage"`
+	Network   Network   `toml:"network"`
 	Metrics   Metrics   `toml:"metrics"`
 	Admission Admission `toml:"admission"`
 	Quota     Quota     `toml:"quota"`
@@ -115,6 +117,38 @@ func (b *RootBackend) UnmarshalText(text []byte) error {
 			WithHint("choose auto, reflink, dm-snapshot or copy")
 	}
 	return nil
+}
+
+// Network is what VMs may do on the network whose owners say nothing else.
+type Network struct {
+	Isolated bool   `toml:"isolated"` // from each other
+	NAT      bool   `toml:"nat"`
+	NAT6     bool   `toml:"nat6"`
+	Egress   Egress `toml:"egress"`
+	Allow    Allow  `toml:"allow"`
+}
+
+// policy is these settings as everybody but this package sees them.
+func (n Network) policy() network.Policy {
+	return network.Policy{Isolated: n.Isolated, NAT: n.NAT, NAT6: n.NAT6, Egress: n.Egress.Egress, Allow: n.Allow.Allow}
+}
+
+// Egress is how far guests may connect: "all", "none" or "list".
+type Egress struct{ network.Egress }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *Egress) UnmarshalText(text []byte) (err error) {
+	e.Egress, err = network.ParseEgress(string(text))
+	return err
+}
+
+// Allow is an allow list: names, addresses and CIDRs, separated by commas.
+type Allow struct{ network.Allow }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Allow) UnmarshalText(text []byte) (err error) {
+	a.Allow, err = network.ParseAllow(string(text))
+	return err
 }
 
 // Metrics says where the daemon's figures can be read besides its socket.
@@ -304,6 +338,7 @@ type Served struct {
 	Daemon
 	Socket    string
 	Storage   Storage
+	Network   network.Policy
 	Metrics   netip.AddrPort // invalid is nowhere
 	VM        Defaults
 	Admission Admission
@@ -342,7 +377,7 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, Storage: f.Storage, Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Storage: f.Storage, Network: f.Network.policy(), Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
 }
 
 // byUID reads the names of tables as users.
@@ -361,8 +396,9 @@ func byUID(quotas map[string]Quota) (map[int]Quota, error) {
 // defaults is what the daemon goes by where nobody says anything.
 func defaults() File {
 	return File{
-		VM:     VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
-		Daemon: Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
+		VM:      VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
+		Daemon:  Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
+		Network: Network{NAT: true, Egress: Egress{network.EgressAll}},
 		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
 		Admission: Admission{MemoryOvercommit: 1},
 	}

@@ -99,6 +99,11 @@ func builtIn() map[string]string {
 		"daemon.trash_grace":  time.Duration(f.Daemon.TrashGrace).String(),
 		"daemon.tap_pool":     fmt.Sprint(f.Daemon.TAPPool),
 
+		"network.isolated": strconv.FormatBool(f.Network.Isolated),
+		"network.nat":      strconv.FormatBool(f.Network.NAT),
+		"network.nat6":     strconv.FormatBool(f.Network.NAT6),
+		"network.egress":   string(f.Network.Egress.Egress),
+
 		"admission.memory_overcommit": strconv.FormatFloat(float64(f.Admission.MemoryOvercommit), 'f', 1, 64),
 	}
 }

@@ -27,6 +27,17 @@ func number(p *int) func(string) error {
 	}
 }
 
+func truth(p *bool) func(string) error {
+	return func(s string) error {
+		v, err := strconv.ParseBool(s)
+		if err != nil {
+			return fault.New(fault.Invalid, "it is neither true nor false").WithOp("read", s).WithHint("write true or false")
+		}
+		*p = v
+		return nil
+	}
+}
+
 func factor(p *Factor) func(string) error {
 	return func(s string) error {
 		n, err := strconv.ParseFloat(s, 64)
@@ -73,6 +84,11 @@ func daemonKeys(f *File) []key {
 		{"BANGER_WARM", unmarshal(&d.Warm)},
 		{"BANGER_TAP_POOL", number(&d.TAPPool)},
 		{"BANGER_STORAGE_ROOT_BACKEND", unmarshal(&f.Storage.RootBackend)},
+		{"BANGER_NETWORK_ISOLATED", truth(&f.Network.Isolated)},
+		{"BANGER_NETWORK_NAT", truth(&f.Network.NAT)},
+		{"BANGER_NETWORK_NAT6", truth(&f.Network.NAT6)},
+		{"BANGER_NETWORK_EGRESS", unmarshal(&f.Network.Egress)},
+		{"BANGER_NETWORK_ALLOW", unmarshal(&f.Network.Allow)},
 		{"BANGER_METRICS_LISTEN", unmarshal(&f.Metrics.Listen)},
 		{"BANGER_ADMISSION_MEMORY_OVERCOMMIT", factor(&f.Admission.MemoryOvercommit)},
 		{"BANGER_ADMISSION_LOW_WATER", unmarshal(&f.Admission.LowWater)},

@@ -153,7 +153,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	d.sockets.CloseRest() // whoever wants one that an older build left has it by now
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(d.socket) }()
-	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now(), "activated", d.socket.inherited)
+	d.log.Info("daemon serves", "build", buildString(), "socket", d.cfg.Socket, "state", d.cfg.StateDir, "instance", d.tag, "subnet", d.subnet.now().Subnet, "activated", d.socket.inherited)
 	notify("READY=1")
 	var outcome error
 	select {
@@ -239,7 +239,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
 	d.dirs = vmdir.Dirs{Layout: d.layout}
-	d.subnet = &subnet{configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
+	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
 	// now keeps the first of them from waiting.
 	if _, err := d.subnet.Require(ctx); err != nil {
@@ -264,7 +264,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
-		&nic.Feature{Links: d.links, Subnet: d.subnet},
+		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},

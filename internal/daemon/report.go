@@ -25,7 +25,7 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 	st := api.Status{
 		Build: buildinfo.Current(), PID: os.Getpid(), Started: d.started, Instance: d.tag,
 		StateDir: d.cfg.StateDir, RuntimeDir: d.cfg.RuntimeDir, Socket: d.cfg.Socket, Log: d.layout.DaemonLog(),
-		Bridge: d.tag.Bridge(), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
+		Bridge: d.tag.Bridge(0), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
 		Goroutines: runtime.NumGoroutine(),
 	}
 	if r := d.rebuilt; r != nil {
@@ -34,8 +34,8 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 			st.Rebuilt.Left = append(st.Rebuilt.Left, fault.From(left).Error())
 		}
 	}
-	if p := d.subnet.now(); p.IsValid() {
-		st.Subnet = p.String()
+	if s := d.subnet.now(); s.Subnet.IsValid() {
+		st.Subnet, st.Subnet6 = s.Subnet.String(), s.ULA.String()
 	}
 	if v, err := d.driver.Version(ctx); err == nil {
 		st.Firecracker = v.String()

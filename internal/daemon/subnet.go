@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"net/netip"
 	"sync"
 
@@ -13,19 +14,22 @@ import (
 // subnet is where the instance's VMs have their addresses. A host that leaves no room for one when the
 // daemon starts may do so later, so it is looked for until there is one, and then kept.
 type subnet struct {
+	tag        vm.Tag
 	configured string // CIDR; empty chooses one that is free
 	inUse      func(context.Context) ([]netip.Prefix, error)
 	store      interface {
 		Subnet(ctx context.Context) (p netip.Prefix, chosen bool, err error)
 		SetSubnet(ctx context.Context, p netip.Prefix) error
+		ULA(ctx context.Context) (p netip.Prefix, chosen bool, err error)
+		SetULA(ctx context.Context, p netip.Prefix) error
 	}
 
 	mu   sync.Mutex
-	kept netip.Prefix
+	kept network.Space
 }
 
-// now returns the subnet, which is not valid while there is none.
-func (s *subnet) now() netip.Prefix {
+// now returns it. While there is none, its subnet is not valid.
+func (s *subnet) now() network.Space {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kept
@@ -35,15 +39,31 @@ func (s *subnet) now() netip.Prefix {
 func (s *subnet) Require(ctx context.Context) (netip.Prefix, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kept.IsValid() {
-		return s.kept, nil
+	if s.kept.Subnet.IsValid() {
+		return s.kept.Subnet, nil
 	}
 	p, err := s.find(ctx)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	s.kept = p
+	ula, err := s.find6(ctx)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	s.kept = network.Space{Tag: s.tag, Subnet: p, ULA: ula}
 	return p, nil
+}
+
+// find6 takes the IPv6 subnet of earlier, or makes one.
+func (s *subnet) find6(ctx context.Context) (netip.Prefix, error) {
+	p, chosen, err := s.store.ULA(ctx)
+	if err != nil || chosen {
+		return p, err
+	}
+	var random [5]byte
+	_, _ = rand.Read(random[:]) // never fails: crypto/rand aborts the process instead
+	p = network.NewULA(random)
+	return p, s.store.SetULA(ctx, p)
 }
 
 // find takes the configured one, or the one of earlier, or a free one.
@@ -73,4 +93,4 @@ func (s *subnet) find(ctx context.Context) (netip.Prefix, error) {
 }
 
 // pick leases an address of it.
-func (s *subnet) pick(taken []netip.Addr) (vm.Lease, error) { return network.Picker(s.now())(taken) }
+func (s *subnet) pick(taken []netip.Addr) (vm.Lease, error) { return s.now().Pick(taken) }

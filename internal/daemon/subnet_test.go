@@ -9,12 +9,19 @@ import (
 )
 
 // noted is what the store has of a subnet.
-type noted struct{ p netip.Prefix }
+type noted struct{ p, ula netip.Prefix }
 
 func (n *noted) Subnet(context.Context) (netip.Prefix, bool, error) { return n.p, n.p.IsValid(), nil }
 
 func (n *noted) SetSubnet(_ context.Context, p netip.Prefix) error {
 	n.p = p
+	return nil
+}
+
+func (n *noted) ULA(context.Context) (netip.Prefix, bool, error) { return n.ula, n.ula.IsValid(), nil }
+
+func (n *noted) SetULA(_ context.Context, p netip.Prefix) error {
+	n.ula = p
 	return nil
 }
 
@@ -37,12 +44,12 @@ func TestSubnet(t *testing.T) {
 		"none free":               {used: []netip.Prefix{ten, home}, code: fault.Exhausted},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &subnet{configured: c.configured, store: &noted{c.stored}, inUse: func(context.Context) ([]netip.Prefix, error) { return c.used, nil }}
+			s := &subnet{configured: c.configured, store: &noted{p: c.stored}, inUse: func(context.Context) ([]netip.Prefix, error) { return c.used, nil }}
 			_, err := s.Require(t.Context())
 			if fault.CodeOf(err) != c.code || err != nil && fault.From(err).Hint == "" {
 				t.Errorf("got %v", err)
 			}
-			if got := s.now(); got.IsValid() != (c.want != "") || got.IsValid() && got.String() != c.want {
+			if got := s.now().Subnet; got.IsValid() != (c.want != "") || got.IsValid() && got.String() != c.want {
 				t.Errorf("it is %s, want %q", got, c.want)
 			}
 		})
@@ -54,18 +61,25 @@ func TestASubnetIsLookedForUntilThereIsOne(t *testing.T) {
 	used := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/16")}
 	kept := &noted{}
 	s := &subnet{store: kept, inUse: func(context.Context) ([]netip.Prefix, error) { return used, nil }}
-	if _, err := s.Require(t.Context()); !fault.Is(err, fault.Exhausted) || s.now().IsValid() || kept.p.IsValid() {
-		t.Errorf("with none free: %v, %s", err, s.now())
+	if _, err := s.Require(t.Context()); !fault.Is(err, fault.Exhausted) || s.now().Subnet.IsValid() || kept.p.IsValid() {
+		t.Errorf("with none free: %v, %s", err, s.now().Subnet)
 	}
 	used = nil
-	if _, err := s.Require(t.Context()); err != nil || !s.now().IsValid() || kept.p != s.now() {
-		t.Errorf("with all free: %v, %s, stored %s", err, s.now(), kept.p)
+	if _, err := s.Require(t.Context()); err != nil || !s.now().Subnet.IsValid() || kept.p != s.now().Subnet {
+		t.Errorf("with all free: %v, %s, stored %s", err, s.now().Subnet, kept.p)
 	}
 	lease, err := s.pick(nil)
-	if err != nil || !s.now().Contains(lease.Address.Addr()) {
+	if err != nil || !s.now().Subnet.Contains(lease.Address.Addr()) {
 		t.Errorf("leased %+v, %v", lease, err)
 	}
-	used = []netip.Prefix{s.now()}
+	if !kept.ula.IsValid() || !kept.ula.Contains(lease.Address6.Addr()) {
+		t.Errorf("leased %+v of %s", lease, kept.ula)
+	}
+	again := &subnet{store: kept, inUse: s.inUse} // the next daemon
+	if _, err := again.Require(t.Context()); err != nil || again.now() != s.now() {
+		t.Errorf("first %+v, then %+v, %v", s.now(), again.now(), err)
+	}
+	used = []netip.Prefix{s.now().Subnet}
 	if _, err := s.Require(t.Context()); err != nil {
 		t.Errorf("VMs are in it by now: %v", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"banger/internal/event"
 	"banger/internal/fault"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -32,14 +33,15 @@ var ErrInjected = errors.New("injected failure")
 // Host is the fake. Its zero value is not usable; call New.
 type Host struct {
 	mu      sync.Mutex
-	taps    map[string]tap            // by name
-	spares  int                       // how many of them are kept ready
-	bridges map[string]bool           // by name
-	doors   map[vm.ID]vm.Doors        // that are open
-	taken   map[netip.AddrPort]bool   // where others listen
+	taps    map[string]tap          // by name
+	spares  int                     // how many of them are kept ready
+	bridges map[string]bool         // by name
+	doors   map[vm.ID]vm.Doors      // that are open
+	taken   map[netip.AddrPort]bool // where others listen
 
 	nextPort uint16
 
+	guarded map[string]network.Guest  // what the firewall knows, by TAP
 	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
 	trash   map[vm.ID]map[string]bool // those in the trash
 	known   map[vm.ID]vm.VM           // what each vm.json says
@@ -107,7 +109,7 @@ type process struct {
 // New returns an empty host.
 func New() *Host {
 	return &Host{
-		taps: map[string]tap{}, bridges: map[string]bool{}, doors: map[vm.ID]vm.Doors{}, taken: map[netip.AddrPort]bool{}, nextPort: 20000, dirs: map[vm.ID]map[string]bool{},
+		taps: map[string]tap{}, bridges: map[string]bool{}, doors: map[vm.ID]vm.Doors{}, taken: map[netip.AddrPort]bool{}, nextPort: 20000, guarded: map[string]network.Guest{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
 		names: map[vm.ID]string{}, snaps: map[string]*captured{}, version: "Fake 1.0", sizes: map[string]int64{}, marks: map[string]string{}, noSeed: map[string]bool{}, overlays: map[string]vm.Overlay{}, lost: map[string]bool{},
 		procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
@@ -191,6 +193,9 @@ func (h *Host) Text() string {
 			continue // how many there are depends on when one looks
 		}
 		lines = append(lines, "tap "+name+" on "+t.String())
+	}
+	for name, g := range h.guarded {
+		lines = append(lines, "rules for "+name+": "+rules(g.Policy))
 	}
 	for id, files := range h.dirs {
 		lines = append(lines, "dir "+string(id)+": "+strings.Join(slices.Sorted(maps.Keys(files)), " "))

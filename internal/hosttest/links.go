@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -134,6 +135,53 @@ func (h *Host) TAPs(context.Context) ([]string, error) {
 
 // ready reports whether a TAP is kept ready and to be: capacity, not a leak. h.mu is held.
 func (h *Host) ready(t tap) bool { return t.spare && h.ports(t.bridge) > 0 }
+
+// Guard implements nic.Gate.
+func (h *Host) Guard(_ context.Context, g network.Guest) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("put guest into firewall"); err != nil {
+		return err
+	}
+	h.guarded[g.TAP] = g
+	return nil
+}
+
+// rules prints a policy.
+func rules(p network.Policy) string {
+	words := []string{"egress " + string(p.Egress)}
+	if a := p.Allow.String(); a != "" {
+		words = append(words, "allow "+a)
+	}
+	for word, on := range map[string]bool{"isolated": p.Isolated, "nat": p.NAT, "nat6": p.NAT6} {
+		if on {
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
+}
+
+// Unguard implements nic.Gate.
+func (h *Host) Unguard(_ context.Context, tap string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.effect("drop guest from firewall"); err != nil {
+		return err
+	}
+	delete(h.guarded, tap)
+	return nil
+}
+
+// Guarded implements nic.Gate. Looking is no effect.
+func (h *Host) Guarded(context.Context) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.guarded)), nil
+}
+
+// CheckFirewall implements nic.Gate.
+func (*Host) CheckFirewall() error { return nil }
 
 // Plant makes a TAP that no verb asked for, on the instance's bridge if there is one.
 func (h *Host) Plant(name string) {

@@ -214,7 +214,8 @@ func (m *Manager) pick(id vm.ID) LeasePicker {
 // onHost is a lease with the names of this instance's devices. A description may name others, as that of a VM whose
 // directory is another instance's does: those are not ours to make or to remove.
 func (m *Manager) onHost(id vm.ID, l vm.Lease) vm.Lease {
-	l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge()
+	_, n, _ := vm.BridgeOf(l.Bridge)
+	l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge(n)
 	return l
 }
 

@@ -33,7 +33,7 @@ func settings(pairs ...string) map[string]string {
 
 // setAll changes everything about dev that can be changed.
 func (w *world) setAll() error {
-	return w.set("vcpu", "4", "memory", "512M", "root_disk", "2G", "work_disk", "16G", "name", "other")
+	return w.set("vcpu", "4", "memory", "512M", "root_disk", "2G", "work_disk", "16G", "name", "other", "egress", "none")
 }
 
 // setSettled checks that each setting is the old or the new one, that a guest sees what is not said to wait, and that
@@ -71,8 +71,18 @@ func setSettled(t *testing.T, w *world) {
 	if d := cmp.Diff(asWanted(v), w.host.Seen(v.ID)); d != "" || len(v.Pending) > 0 {
 		t.Errorf("after a start (-want +seen):\n%s\nwaiting: %v", d, v.Pending)
 	}
-	w.must(w.end(w.m.Set(t.Context(), alice, string(v.ID), lifecycle.SetRequest{Settings: settings("name", "dev")})))
+	if want := "rules for btab12-" + v.Name + ": egress " + orAll(v.Settings["egress"]) + ", nat"; !strings.Contains(w.host.Text(), want) {
+		t.Errorf("after a start the host has not %q:\n%s", want, w.host.Text())
+	}
+	w.must(w.end(w.m.Set(t.Context(), alice, string(v.ID), lifecycle.SetRequest{Settings: settings("name", "dev", "egress", "default")})))
 	settled(t, w)
+}
+
+func orAll(egress string) string {
+	if egress == "" {
+		return "all"
+	}
+	return egress
 }
 
 // asWanted is what a guest sees that has all that is asked for.
@@ -85,6 +95,7 @@ func forget(t *testing.T, key string, seen ...*hosttest.Seen) {
 	t.Helper()
 	for _, s := range seen {
 		switch key {
+		case "egress": // no guest sees it
 		case "vcpu":
 			s.VCPU = 0
 		case "memory":
@@ -105,7 +116,7 @@ func TestSetOfARunningVM(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.create("dev"))
 	id := w.find("dev").ID
-	o, err := w.setting("vcpu", "4", "memory", "512M", "work_disk", "16G", "name", "other")
+	o, err := w.setting("vcpu", "4", "memory", "512M", "work_disk", "16G", "name", "other", "egress", "none")
 	w.must(w.end(o, err))
 	v, err := w.m.Find(t.Context(), alice, "other")
 	w.must(err)
@@ -131,6 +142,49 @@ func TestSetOfARunningVM(t *testing.T) {
 	w.must(w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot))
 	if d := cmp.Diff(asWanted(w.find("dev")), w.host.Seen(id)); d != "" || w.find("dev").Pending != nil {
 		t.Errorf("after a reboot (-want +seen):\n%s", d)
+	}
+}
+
+// TestPolicyIsTrueAtOnce holds that what a guest may do on the network follows its owner while it runs, and that each start
+// has the rules that are wanted by then.
+func TestPolicyIsTrueAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.end(w.m.Create(t.Context(), alice, lifecycle.CreateRequest{Name: "dev", Settings: settings("isolated", "on")})))
+	rules := func(want string) {
+		t.Helper()
+		if text := w.host.Text(); !strings.Contains(text, "rules for btab12-dev: "+want+"\n") {
+			t.Errorf("want %q in\n%s", want, text)
+		}
+	}
+	rules("egress all, isolated, nat")
+	w.must(w.set("isolated", "default"))
+	w.must(w.set("nat", "off"))
+	rules("egress all")
+	w.must(w.end(w.m.Set(t.Context(), alice, "dev", lifecycle.SetRequest{Settings: settings("egress", "list", "allow", "example.com")})))
+	rules("allow example.com, egress list")
+	w.must(w.set("allow", "+203.0.113.0/24"))
+	rules("allow example.com,203.0.113.0/24, egress list")
+	if v := w.find("dev"); v.Pending != nil {
+		t.Errorf("waiting: %v", v.Pending)
+	}
+	w.host.FailOn(hosttest.Effect{Label: "put guest into firewall", Nth: 1})
+	if err := w.set("egress", "all"); err == nil {
+		t.Error("a failure was not told of")
+	}
+	w.host.FailAt(0)
+	if v := w.find("dev"); v.Settings["egress"] != "list" {
+		t.Errorf("what failed was kept: %v", v.Settings)
+	}
+	w.must(w.end(w.m.Stop(t.Context(), alice, "dev", 0)))
+	w.must(w.set("egress", "none"))
+	w.must(w.end(w.m.Start(t.Context(), alice, "dev")))
+	rules("allow example.com,203.0.113.0/24, egress none")
+	w.must(w.set("egress", "default"))
+	w.must(w.set("nat", "default"))
+	w.must(w.set("allow", "default"))
+	w.holds(w.runningText("dev")...)
+	if v := w.find("dev"); len(v.Settings) > 0 {
+		t.Errorf("left: %v", v.Settings)
 	}
 }
 
@@ -164,6 +218,10 @@ func TestSetIsRefused(t *testing.T) {
 		{"name", "My VM", `name VM "My VM": it is not a valid host name`},
 		{"name", "taken", `set VM "dev": the name is taken`},
 		{"restart", "sometimes", `read restart policy: "sometimes" is no restart policy`},
+		{"isolated", "maybe", `read isolated "maybe": it is neither on nor off`},
+		{"egress", "some", `read egress "some": it is no egress policy`},
+		{"allow", "10.0.0.1/8", `read allow list "10.0.0.1/8": it has address bits beyond its length`},
+		{"allow", "-example.com", `read allow list "example.com": the allow list does not have it`},
 		{"colour", "red", `set VM "dev": a VM has no setting "colour"`},
 	} {
 		if err := w.set(c.key, c.value); err == nil || err.Error() != c.err {
@@ -171,7 +229,7 @@ func TestSetIsRefused(t *testing.T) {
 		}
 	}
 	_, err := w.setting("colour", "red")
-	if hint := fault.From(err).Hint; hint != "there are memory, name, restart, root_disk, vcpu, work_disk" {
+	if hint := fault.From(err).Hint; hint != "there are allow, egress, isolated, memory, name, nat, nat6, restart, root_disk, vcpu, work_disk" {
 		t.Error(hint)
 	}
 	if d := cmp.Diff(before.Spec, w.find("dev").Spec); d != "" {
@@ -189,7 +247,7 @@ func TestAnOldAgentIsRestarted(t *testing.T) {
 	w.host.Guest = hosttest.Old
 	w.must(w.create("dev"))
 	w.host.Guest = hosttest.Healthy
-	o, err := w.setting("work_disk", "16G", "name", "other")
+	o, err := w.setting("work_disk", "16G", "name", "other", "egress", "none")
 	w.must(w.end(o, err))
 	v, err := w.m.Find(t.Context(), alice, "other")
 	w.must(err)

@@ -25,6 +25,7 @@ import (
 	"banger/internal/hosttest"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/store"
 	"banger/internal/vm"
@@ -131,7 +132,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Store: w.host.Store(w.store), Images: images,
 		Hyper: w.host.Hypervisor(), Guests: w.host, Dirs: w.host, Snaps: w.host.Snapshots(), Freeze: w.host.Freeze, Warm: w.warm,
 		Features: append([]feature.Feature{
-			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Subnet: w.host},
+			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Gate: w.host, Subnet: w.host, Defaults: network.Policy{NAT: true, Egress: network.EgressAll}},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
 			&door.Feature{Doors: w.host.Doors(), Fleet: w.store, Root: 1024},
 			identity.Feature{},
@@ -243,7 +244,7 @@ func (w *world) runningText(name string) []string {
 	if w.root == vm.RootSnapshot {
 		lines = append(lines, "root device banger-ab12-"+name)
 	}
-	lines = append(lines, "tap btab12-"+name+" on banger-ab12")
+	lines = append(lines, "rules for btab12-"+name+": egress all, nat", "tap btab12-"+name+" on banger-ab12")
 	all, err := w.m.List(w.t.Context(), root)
 	w.must(err)
 	for _, v := range all {

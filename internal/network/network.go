@@ -4,10 +4,8 @@ package network
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"banger/internal/fault"
-	"banger/internal/vm"
 )
 
 // candidates are the subnets that are tried, in this order. Only what the host uses now can be seen,
@@ -86,34 +84,4 @@ func overlap(p netip.Prefix, used []netip.Prefix) string {
 		}
 	}
 	return ""
-}
-
-// cid is the vsock context id of every guest: each Firecracker keeps its guest's to itself behind a
-// Unix socket, so they need not differ. 0 to 2 are reserved.
-const cid = 3
-
-// Picker chooses leases in a subnet: the lowest free address after the gateway, which is the first.
-func Picker(subnet netip.Prefix) func(taken []netip.Addr) (vm.Lease, error) {
-	return func(taken []netip.Addr) (vm.Lease, error) {
-		in := map[netip.Addr]bool{}
-		for _, a := range taken {
-			in[a] = true
-		}
-		gateway, room := subnet.Addr().Next(), 0
-		for a := gateway.Next(); subnet.Contains(a.Next()); a = a.Next() { // the last one is the broadcast address
-			room++
-			if !in[a] {
-				return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: gateway, MAC: MAC(a), CID: cid}, nil
-			}
-		}
-		return vm.Lease{}, fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, subnet).WithOp("lease address", "").
-			WithHint("delete VMs, or set a wider subnet in the daemon's configuration")
-	}
-}
-
-// MAC derives a locally administered address from an IPv4 one, so that a neighbour's stale ARP entry
-// for an address that was given to another VM still finds the right machine.
-func MAC(a netip.Addr) string {
-	b := a.As4()
-	return strings.ToLower(fmt.Sprintf("02:ba:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3]))
 }

@@ -100,6 +100,47 @@ func badAllow(entry, msg string) error {
 		WithHint("such as example.com, *.example.com, 203.0.113.7 or 203.0.113.0/24")
 }
 
+// Edit is the list that a value makes of it: +ENTRY adds one, -ENTRY takes one away, several being separated by commas; any
+// other value is a list in its place.
+func (a Allow) Edit(value string) (Allow, error) {
+	if value == "" || value[0] != '+' && value[0] != '-' {
+		return ParseAllow(value)
+	}
+	entries := map[string]bool{}
+	for entry := range strings.SplitSeq(a.String(), ",") {
+		entries[entry] = true
+	}
+	for change := range strings.SplitSeq(value, ",") {
+		change = strings.TrimSpace(change)
+		if change == "" || change[0] != '+' && change[0] != '-' {
+			return Allow{}, badAllow(change, "the others are added or taken away, and it is neither")
+		}
+		one, err := ParseAllow(change[1:])
+		if err != nil {
+			return Allow{}, err
+		}
+		if change[0] == '-' && !entries[one.String()] {
+			return Allow{}, fault.New(fault.NotFound, "the allow list does not have it").WithOp("read allow list", change[1:]).
+				WithHint("it has %s", orNothing(a.String()))
+		}
+		entries[one.String()] = change[0] == '+'
+	}
+	var kept []string
+	for entry, keep := range entries {
+		if keep {
+			kept = append(kept, entry)
+		}
+	}
+	return ParseAllow(strings.Join(kept, ","))
+}
+
+func orNothing(text string) string {
+	if text == "" {
+		return "nothing"
+	}
+	return text
+}
+
 // String writes it as ParseAllow reads it.
 func (a Allow) String() string {
 	entries := slices.Clone(a.Names)

@@ -72,6 +72,32 @@ func TestAllowedNames(t *testing.T) {
 	}
 }
 
+func TestAllowListIsEdited(t *testing.T) {
+	a, err := network.ParseAllow("example.com,203.0.113.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]string{
+		"+example.org":                "example.com,example.org,203.0.113.0/24",
+		"-example.com":                "203.0.113.0/24",
+		"-203.0.113.0/24,+2001:db8::": "example.com,2001:db8::",
+		"+example.com":                "example.com,203.0.113.0/24",
+		"example.org":                 "example.org",
+		"":                            "",
+	} {
+		if got, err := a.Edit(value); err != nil || got.String() != want {
+			t.Errorf("%q: got %q, %v, want %q", value, got, err, want)
+		}
+	}
+	for value, why := range map[string]string{
+		"-example.org": `the allow list does not have it`, "+": "", "+exa mple": "neither a name", "+a.org,b.org": "neither",
+	} {
+		if _, err := a.Edit(value); err != nil && !strings.Contains(err.Error(), why) || err == nil && why != "" {
+			t.Errorf("%q: got %v", value, err)
+		}
+	}
+}
+
 func FuzzParseAllow(f *testing.F) {
 	f.Add("example.com,*.x.org,10.0.0.0/8,fd00::/8")
 	f.Fuzz(func(t *testing.T, text string) {

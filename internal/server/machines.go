@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -110,15 +111,15 @@ func began(o op.Operation, err error) (*answer[op.Operation], error) {
 func brief(v vm.VM) api.VM {
 	return api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Image: v.Image, Spec: v.Spec, Pending: v.Pending,
-		State: v.State, Reason: v.Reason, Address: address(v), Started: v.Started,
+		State: v.State, Reason: v.Reason, Address: address(v.Lease.Address), Address6: address(v.Lease.Address6), Started: v.Started,
 	}
 }
 
-func address(v vm.VM) string {
-	if !v.Lease.Address.IsValid() {
+func address(p netip.Prefix) string {
+	if !p.IsValid() {
 		return ""
 	}
-	return v.Lease.Address.Addr().String()
+	return p.Addr().String()
 }
 
 // show is a VM without its secrets.
@@ -130,7 +131,7 @@ func (s *server) show(v vm.VM) api.VM {
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),
 		Logs:    api.Logs{Console: s.Layout.ConsoleLog(v.ID), Firecracker: s.Layout.FirecrackerLog(v.ID)},
-		Address: address(v), Created: v.Created, Started: v.Started, Warm: v.Golden != "",
+		Address: address(v.Lease.Address), Address6: address(v.Lease.Address6), Created: v.Created, Started: v.Started, Warm: v.Golden != "",
 	}
 	if v.Process != nil {
 		out.PID = v.Process.PID

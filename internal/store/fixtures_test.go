@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -163,6 +164,14 @@ func fill(t *testing.T, v reflect.Value) {
 		return
 	}
 	if !v.IsZero() {
+		return
+	}
+	switch v.Type() {
+	case reflect.TypeFor[netip.Prefix]():
+		v.Set(reflect.ValueOf(netip.MustParsePrefix("fd01:203:405::adf:2/64")))
+		return
+	case reflect.TypeFor[netip.Addr]():
+		v.Set(reflect.ValueOf(netip.MustParseAddr("fd01:203:405::adf:1")))
 		return
 	}
 	switch v.Kind() {

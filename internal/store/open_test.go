@@ -321,6 +321,10 @@ func TestDamagedContentIsNamed(t *testing.T) {
 	if _, _, err := s.Subnet(t.Context()); !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), "the subnet in it is none") {
 		t.Errorf("subnet: %v", err)
 	}
+	s = open(t, crashed(t, "INSERT INTO meta (key, value) VALUES ('ula', 'there')"))
+	if _, _, err := s.ULA(t.Context()); !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), "the ula in it is none") {
+		t.Errorf("IPv6 subnet: %v", err)
+	}
 	if _, err := store.Open(t.Context(), crashed(t, "UPDATE meta SET value = 'a tag' WHERE key = 'tag'")); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("tag: %v", err)
 	}

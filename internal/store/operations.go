@@ -85,20 +85,32 @@ func putOperation(ctx context.Context, tx *sql.Tx, o op.Operation) error {
 
 // Subnet returns the instance's subnet, and whether one was ever chosen.
 func (s *Store) Subnet(ctx context.Context) (netip.Prefix, bool, error) {
-	text, ok, err := s.meta(ctx, "subnet")
-	if err != nil || !ok {
-		return netip.Prefix{}, false, err
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, false, s.corrupt("the subnet in it is none: %w", err)
-	}
-	return p, true, nil
+	return s.prefix(ctx, "subnet")
 }
 
 // SetSubnet notes the instance's subnet.
 func (s *Store) SetSubnet(ctx context.Context, p netip.Prefix) error {
 	return s.setMeta(ctx, "subnet", p.String())
+}
+
+// ULA returns the instance's IPv6 subnet, and whether one was ever chosen.
+func (s *Store) ULA(ctx context.Context) (netip.Prefix, bool, error) { return s.prefix(ctx, "ula") }
+
+// SetULA notes the instance's IPv6 subnet.
+func (s *Store) SetULA(ctx context.Context, p netip.Prefix) error {
+	return s.setMeta(ctx, "ula", p.String())
+}
+
+func (s *Store) prefix(ctx context.Context, key string) (netip.Prefix, bool, error) {
+	text, ok, err := s.meta(ctx, key)
+	if err != nil || !ok {
+		return netip.Prefix{}, false, err
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, false, s.corrupt("the %s in it is none: %w", key, err)
+	}
+	return p, true, nil
 }
 
 func (s *Store) meta(ctx context.Context, key string) (string, bool, error) {

@@ -6,10 +6,10 @@ import (
 	"database/sql"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"banger/internal/fault"
@@ -147,14 +147,18 @@ func settled(v vm.VM, now time.Time) vm.VM {
 	return v
 }
 
-// sign gives the database the instance's tag and subnet again, which the VMs' devices and addresses bear.
+// sign gives the database the instance's tag and its subnets again, which the VMs' devices and addresses bear.
 func sign(ctx context.Context, tx *sql.Tx, found []vm.VM) error {
 	for _, v := range found {
-		tag := vm.Tag(strings.TrimPrefix(v.Lease.Bridge, vm.Tag("").Bridge()))
-		if !tag.Valid() || !v.Lease.Address.IsValid() {
+		tag, _, ok := vm.BridgeOf(v.Lease.Bridge)
+		if !ok || !v.Lease.Address.IsValid() {
 			continue
 		}
-		for key, value := range map[string]string{"tag": string(tag), "subnet": v.Lease.Address.Masked().String()} {
+		meta := map[string]string{"tag": string(tag), "subnet": v.Lease.Address.Masked().String()}
+		if a := v.Lease.Address6; a.IsValid() {
+			meta["ula"] = netip.PrefixFrom(a.Addr(), 48).Masked().String()
+		}
+		for key, value := range meta {
 			_, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
 			if err != nil {
 				return err

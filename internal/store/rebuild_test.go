@@ -65,6 +65,9 @@ func TestRebuild(t *testing.T) {
 			if p, chosen, err := s.Subnet(t.Context()); err != nil || !chosen || p.String() != "10.223.0.0/24" {
 				t.Errorf("subnet %v %v %v", p, chosen, err)
 			}
+			if p, chosen, err := s.ULA(t.Context()); err != nil || !chosen || p.String() != "fd01:203:405::/48" {
+				t.Errorf("IPv6 subnet %v %v %v", p, chosen, err)
+			}
 			all, err := s.VMs(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -124,8 +127,9 @@ func TestANewerDatabaseIsNotRebuilt(t *testing.T) {
 func described(t *testing.T, vms string, tag vm.Tag, name string, host byte, state vm.State) vm.ID {
 	t.Helper()
 	v := machine(name)
-	v.State, v.Lease.Bridge = state, tag.Bridge()
+	v.State, v.Lease.Bridge = state, tag.Bridge(0)
 	v.Lease.Address = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 223, 0, host}), 24)
+	v.Lease.Address6 = netip.MustParsePrefix("fd01:203:405::adf:2/64")
 	v.Changed = time.Unix(2_000_000_000-int64(host), 0)
 	if state == vm.Running {
 		v.Process = &vm.Process{PID: 1, StartTime: 1, BootID: "b"}

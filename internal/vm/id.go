@@ -55,6 +55,9 @@ func (t Tag) Marks(device string) bool {
 
 func (t Tag) tap() string { return "bt" + string(t) + "-" }
 
+// TAPs is what the names of all TAPs of its VMs begin with.
+func (t Tag) TAPs() string { return t.tap() }
+
 // MaxSpares bounds how many TAPs of an instance may be kept ready: a number has two digits.
 const MaxSpares = 100
 
@@ -75,7 +78,37 @@ func (t Tag) spare() string { return "tap-pool-" + string(t) }
 func (t Tag) Valid() bool { return tagPattern.MatchString(string(t)) }
 
 // Bridge is the name of the instance's bridge on the host.
-func (t Tag) Bridge() string { return "banger-" + string(t) }
+//
+// The first has the number 0. Of a number above 999 no device could bear the name.
+func (t Tag) Bridge(n int) string {
+	if n == 0 {
+		return bridgePrefix + string(t)
+	}
+	return bridgePrefix + string(t) + "-" + strconv.Itoa(n)
+}
+
+const bridgePrefix = "banger-"
+
+// MarksBridge reports whether a device is a bridge of the instance by its name, and which.
+func (t Tag) MarksBridge(device string) (n int, ok bool) {
+	of, n, ok := BridgeOf(device)
+	return n, ok && of == t
+}
+
+// BridgeOf tells whose bridge a device is by its name, and which.
+func BridgeOf(device string) (of Tag, n int, ok bool) {
+	rest, ok := strings.CutPrefix(device, bridgePrefix)
+	if !ok || len(rest) < tagLen {
+		return "", 0, false
+	}
+	of = Tag(rest[:tagLen])
+	if digits, numbered := strings.CutPrefix(rest[tagLen:], "-"); numbered {
+		n, _ = strconv.Atoi(digits)
+	}
+	return of, n, of.Valid() && n >= 0 && of.Bridge(n) == device
+}
+
+const tagLen = 4
 
 // Select finds the VM that selector names among candidates: an exact name first, then an exact id,
 // then a unique prefix of an id. The candidates must already be those the caller may see.

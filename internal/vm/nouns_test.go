@@ -65,8 +65,16 @@ func TestDeviceNamesFitTheKernel(t *testing.T) {
 	if tap := vm.ID("0123456789ab").TAP(tag); tap != "bt1f2e-01234567" || len(tap) > 15 {
 		t.Errorf("TAP %q", tap)
 	}
-	if bridge := tag.Bridge(); bridge != "banger-1f2e" || len(bridge) > 15 {
-		t.Errorf("bridge %q", bridge)
+	for n, want := range map[int]string{0: "banger-1f2e", 1: "banger-1f2e-1", 63: "banger-1f2e-63", 999: "banger-1f2e-999"} {
+		bridge := tag.Bridge(n)
+		if got, ok := tag.MarksBridge(bridge); bridge != want || len(bridge) > 15 || !ok || got != n {
+			t.Errorf("bridge %d is %q, and that the %d", n, bridge, got)
+		}
+	}
+	for _, name := range []string{"", "banger-", "banger-1f2", "banger-1f2e-", "banger-1f2e-0", "banger-1f2e-01", "banger-1f2e--1", "banger-1f2e-+1", "banger-1f2e1", "banger-abcd", "banger-1F2E", "br-1f2e"} {
+		if n, ok := tag.MarksBridge(name); ok {
+			t.Errorf("%q is taken for the %d", name, n)
+		}
 	}
 }
 

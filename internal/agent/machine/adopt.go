@@ -56,10 +56,12 @@ func (m *Machine) Adopt(ctx context.Context, cfg agentproto.GuestConfig) error {
 	}
 	defer root.Close()
 	parts := []func() error{func() error {
-		if err := settings.Write(root, cfg); err != nil {
-			return fmt.Errorf("%w: %w", agent.ErrOthers, err)
-		}
-		return nil
+		return restartsResolved(root, func() error {
+			if err := settings.Write(root, cfg); err != nil {
+				return fmt.Errorf("%w: %w", agent.ErrOthers, err)
+			}
+			return nil
+		})
 	}}
 	if cfg.Hostname != "" {
 		parts = append(parts, func() error { return setHostname(cfg.Hostname) })

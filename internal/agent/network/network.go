@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -93,23 +95,45 @@ func change(l netlink.Link, nic agentproto.NIC) error {
 	return set(l, nic)
 }
 
-// set gives a NIC its address and its default route.
+// set gives a NIC its addresses and its default routes. A guest whose kernel has no IPv6, or that has turned it off, goes
+// without.
 func set(l netlink.Link, nic agentproto.NIC) error {
-	addr := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   nic.Address.Addr().AsSlice(),
-		Mask: net.CIDRMask(nic.Address.Bits(), nic.Address.Addr().BitLen()),
-	}}
-	if err := netlink.AddrReplace(l, addr); err != nil {
-		return fmt.Errorf("set address %s: %w", nic.Address, err)
+	if err := setAddress(l, nic.Address, 0); err != nil {
+		return err
 	}
 	if err := netlink.LinkSetUp(l); err != nil {
 		return fmt.Errorf("bring up %s: %w", l.Attrs().Name, err)
 	}
-	if !nic.Gateway.IsValid() {
+	if err := setRoute(l, nic.Gateway); err != nil || !nic.Address6.IsValid() {
+		return err
+	}
+	// Up before: what has an address of this family while it is down has no route to its subnet. The host sees to it that
+	// nobody else has this one, and who finds that out anew takes a second, in which the address cannot be used.
+	err := setAddress(l, nic.Address6, unix.IFA_F_NODAD)
+	if slices.ContainsFunc([]error{unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.EACCES}, func(without error) bool { return errors.Is(err, without) }) {
 		return nil
 	}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: nic.Gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("set default route by %s: %w", nic.Gateway, err)
+	if err != nil {
+		return err
+	}
+	return setRoute(l, nic.Gateway6)
+}
+
+func setAddress(l netlink.Link, p netip.Prefix, flags int) error {
+	addr := &netlink.Addr{Flags: flags, IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if err := netlink.AddrReplace(l, addr); err != nil {
+		return fmt.Errorf("set address %s: %w", p, err)
+	}
+	return nil
+}
+
+// setRoute makes the default route of the gateway's family; there is none without a gateway.
+func setRoute(l netlink.Link, gateway netip.Addr) error {
+	if !gateway.IsValid() {
+		return nil
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("set default route by %s: %w", gateway, err)
 	}
 	return nil
 }

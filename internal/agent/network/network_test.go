@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -50,19 +51,29 @@ func state(t *testing.T, nic netlink.Link) string {
 		return ""
 	}
 	text := []string{l.Attrs().HardwareAddr.String(), "up " + fmt.Sprint(l.Attrs().Flags&net.FlagUp != 0)}
-	addrs, err := netlink.AddrList(nic, netlink.FAMILY_V4)
+	addrs, err := netlink.AddrList(nic, netlink.FAMILY_ALL)
 	if err != nil {
 		t.Error(err)
 	}
 	for _, a := range addrs {
-		text = append(text, "address "+a.IPNet.String())
+		if a.IP.IsLinkLocalUnicast() { // the kernel's own
+			continue
+		}
+		line := "address " + a.IPNet.String()
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			line += ", not to be used yet"
+		}
+		text = append(text, line)
 	}
-	routes, err := netlink.RouteList(nic, netlink.FAMILY_V4)
+	routes, err := netlink.RouteList(nic, netlink.FAMILY_ALL)
 	if err != nil {
 		t.Error(err)
 	}
 	var lines []string
 	for _, r := range routes {
+		if r.Dst.IP.IsLinkLocalUnicast() || r.Dst.IP.IsMulticast() {
+			continue
+		}
 		line := "route " + r.Dst.String()
 		if r.Gw != nil {
 			line += " by " + r.Gw.String()
@@ -74,7 +85,9 @@ func state(t *testing.T, nic netlink.Link) string {
 }
 
 func first() agentproto.Network {
-	return agentproto.Network{MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24", Gateway: "10.9.0.1"}
+	return agentproto.Network{
+		MAC: "02:00:00:00:00:05", Address: "10.9.0.5/24", Gateway: "10.9.0.1", Address6: "fd01:2:3::a09:5/64", Gateway6: "fd01:2:3::a09:1",
+	}
 }
 
 func TestConfigureAndChange(t *testing.T) {
@@ -83,7 +96,7 @@ func TestConfigureAndChange(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if d := cmp.Diff("02:00:00:00:00:05\nup true\naddress 10.9.0.5/24\nroute 0.0.0.0/0 by 10.9.0.1\nroute 10.9.0.0/24", state(t, nic)); d != "" {
+		if d := cmp.Diff("02:00:00:00:00:05\nup true\naddress 10.9.0.5/24\naddress fd01:2:3::a09:5/64\nroute 0.0.0.0/0 by 10.9.0.1\nroute 10.9.0.0/24\nroute ::/0 by fd01:2:3::a09:1\nroute fd01:2:3::/64", state(t, nic)); d != "" {
 			t.Errorf("after boot: %s", d)
 		}
 		// What the guest's users added belongs to the network that it was in.
@@ -104,6 +117,14 @@ func TestConfigureAndChange(t *testing.T) {
 			want string
 		}{
 			{
+				agentproto.Network{MAC: "02:00:00:00:00:99", Address: "10.7.0.9/16", Gateway: "10.7.0.1"},
+				"02:00:00:00:00:99\nup true\naddress 10.7.0.9/16\nroute 0.0.0.0/0 by 10.7.0.1\nroute 10.7.0.0/16",
+			},
+			{
+				agentproto.Network{MAC: "02:00:00:00:00:99", Address: "10.7.0.9/16", Gateway: "10.7.0.1", Address6: "fd01:2:3:1::a07:9/64", Gateway6: "fd01:2:3:1::a07:1"},
+				"02:00:00:00:00:99\nup true\naddress 10.7.0.9/16\naddress fd01:2:3:1::a07:9/64\nroute 0.0.0.0/0 by 10.7.0.1\nroute 10.7.0.0/16\nroute ::/0 by fd01:2:3:1::a07:1\nroute fd01:2:3:1::/64",
+			},
+			{ // from a host without IPv6
 				agentproto.Network{MAC: "02:00:00:00:00:99", Address: "10.7.0.9/16", Gateway: "10.7.0.1"},
 				"02:00:00:00:00:99\nup true\naddress 10.7.0.9/16\nroute 0.0.0.0/0 by 10.7.0.1\nroute 10.7.0.0/16",
 			},
@@ -167,4 +188,19 @@ func TestDevice(t *testing.T) {
 	if err != nil || l.Attrs().Name != "eth0" {
 		t.Errorf("got %v, %v", l, err)
 	}
+}
+
+// A guest without IPv6 has its IPv4 address all the same, and no error is told of what it has chosen.
+func TestWithoutIPv6(t *testing.T) {
+	inNamespace(t, func(t *testing.T, nic netlink.Link) {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/nic/disable_ipv6", []byte("1"), 0); err != nil {
+			t.Error(err)
+		}
+		if err := Configure(new(first())); err != nil {
+			t.Error(err)
+		}
+		if d := cmp.Diff("02:00:00:00:00:05\nup true\naddress 10.9.0.5/24\nroute 0.0.0.0/0 by 10.9.0.1\nroute 10.9.0.0/24", state(t, nic)); d != "" {
+			t.Error(d)
+		}
+	})
 }

@@ -28,7 +28,7 @@ func Write(root *os.Root, cfg agentproto.GuestConfig) error {
 		try(put(root, "etc/machine-id", cfg.MachineID+"\n", 0o444))
 	}
 	if cfg.Network != nil && len(cfg.Network.DNS) > 0 {
-		try(put(root, "etc/resolv.conf", "nameserver "+strings.Join(cfg.Network.DNS, "\nnameserver ")+"\n", 0o644))
+		try(resolver(root, cfg.Network.DNS, cfg.Network.Search))
 	}
 	if cfg.Timezone != "" {
 		try(once(root, "timezone", cfg.Timezone, timezone))

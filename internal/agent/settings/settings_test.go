@@ -205,6 +205,62 @@ prw------- etc/hosts
 	}
 }
 
+// A guest's own resolver keeps its link and is told the servers. Links that lead to nothing that answers do not stay.
+func TestResolver(t *testing.T) {
+	const (
+		dropIn = "etc/systemd/resolved.conf.d/banger.conf"
+		file   = "search vm|nameserver 10.0.0.1|"
+		told   = "[Resolve]|DNS=10.0.0.1|Domains=vm|"
+	)
+	const sysinit, multiUser = "etc/systemd/system/sysinit.target.wants/systemd-resolved.service", "etc/systemd/system/multi-user.target.wants/systemd-resolved.service"
+	for name, c := range map[string]struct {
+		link, unit string
+		want       map[string]string
+	}{
+		"a file":                    {unit: sysinit, want: map[string]string{"etc/resolv.conf": file}},
+		"resolved's stub":           {"../run/systemd/resolve/stub-resolv.conf", sysinit, map[string]string{"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf", dropIn: told}},
+		"resolved's, absolute":      {"/run/systemd/resolve/resolv.conf", multiUser, map[string]string{"etc/resolv.conf": "/run/systemd/resolve/resolv.conf", dropIn: told}},
+		"its own copy":              {"../usr/lib/systemd/resolv.conf", sysinit, map[string]string{"etc/resolv.conf": "../usr/lib/systemd/resolv.conf", dropIn: told}},
+		"resolved, never started":   {"../run/systemd/resolve/stub-resolv.conf", "", map[string]string{"etc/resolv.conf": file}},
+		"another program's":         {"../run/resolvconf/resolv.conf", sysinit, map[string]string{"etc/resolv.conf": file}},
+		"out of the tree":           {"../../../../../run/systemd/resolve/../../secret", sysinit, map[string]string{"etc/resolv.conf": file}},
+		"out of the tree, absolute": {"/etc/shadow", sysinit, map[string]string{"etc/resolv.conf": file}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, os.MkdirAll(filepath.Join(dir, "etc"), 0o755))
+			if c.link != "" {
+				must(t, os.Symlink(c.link, filepath.Join(dir, "etc/resolv.conf")))
+			}
+			if c.unit != "" {
+				must(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(c.unit)), 0o755))
+				must(t, os.Symlink("/usr/lib/systemd/system/systemd-resolved.service", filepath.Join(dir, c.unit)))
+			}
+			cfg := agentproto.GuestConfig{Network: &agentproto.Network{DNS: []string{"10.0.0.1"}, Search: []string{"vm"}}}
+			for range 2 {
+				must(t, write(t, dir, cfg))
+				got := map[string]string{}
+				for line := range strings.Lines(tree(t, dir)) {
+					if f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3); f[1] != c.unit {
+						got[f[1]] = f[2]
+					}
+				}
+				if d := cmp.Diff(c.want, got); d != "" {
+					t.Error(d)
+				}
+			}
+			if c.want[dropIn] == "" {
+				return
+			}
+			must(t, os.Remove(filepath.Join(dir, "etc/resolv.conf"))) // its user wants it no more
+			must(t, write(t, dir, cfg))
+			if text := tree(t, dir); !strings.Contains(text, "etc/resolv.conf "+file) || strings.Contains(text, dropIn) {
+				t.Errorf("without its link: %s", text)
+			}
+		})
+	}
+}
+
 // A guest that runs becomes another one: nothing of what it was stays but its users' own lines.
 func TestAnotherIdentityReplacesTheFirst(t *testing.T) {
 	dir := t.TempDir()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 
 	"banger/internal/buildinfo"
 	"banger/internal/cli/exit"
@@ -27,7 +28,8 @@ type App struct {
 	Output Output          // --output
 	Format format.Template // --format
 
-	config *config.Client // once it has been read
+	config   *config.Client // once it has been read
+	hasEnded atomic.Bool
 }
 
 // Report prints an error as the user asked for it.
@@ -64,7 +66,13 @@ func (a *App) FollowOn(ctx context.Context, c *client.Client, o op.Operation, up
 	return a.ended(ctx, o.ID, final, err)
 }
 
+// Ended reports whether an operation has ended while this followed it: there may be other VMs than before.
+func (a *App) Ended() bool { return a.hasEnded.Load() }
+
 func (a *App) ended(ctx context.Context, id op.ID, final op.Operation, err error) (op.Operation, error) {
+	if err == nil && final.State.Ended() {
+		a.hasEnded.Store(true)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return final, fault.New(fault.Canceled, "you left operation %s, which goes on", id).

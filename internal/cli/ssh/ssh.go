@@ -5,7 +5,7 @@ package ssh
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,30 +33,39 @@ type Session struct {
 	Command    []string // empty for a login shell
 }
 
+// options are what ssh_config says of a login that is let in by one key and knows the host's key, however it comes to
+// know that. Of options given twice ssh takes the first.
+func options(key string) []string {
+	return []string{
+		"ProxyUseFdpass yes",
+		"IdentityFile " + configQuote(key),
+		"IdentitiesOnly yes",
+		"PasswordAuthentication no",
+		"KbdInteractiveAuthentication no",
+		"GlobalKnownHostsFile /dev/null",
+		"StrictHostKeyChecking yes",
+		"HostKeyAlgorithms " + ssh.KeyAlgoED25519,
+		// It never leaves the host, so nobody can keep it for a quantum computer: what is quickest will do.
+		"KexAlgorithms " + strings.Join([]string{ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org", ssh.KeyExchangeECDHP256, ssh.KeyExchangeDH14SHA256}, ","),
+		"UpdateHostKeys no",
+		"CheckHostIP no",
+	}
+}
+
 // Args returns ssh's arguments. The user's ssh_config is left out on purpose: a `Host *` block with a
 // ProxyJump, a ControlPath or a RemoteCommand would break the way in, and what does fit can be given
-// as an option. Of options given twice ssh takes the first, so ours stand before the user's.
+// as an option. Ours stand before the user's.
 func (s Session) Args() []string {
-	options := []string{
-		"ProxyCommand=" + proxyCommand(s.Proxy),
-		"ProxyUseFdpass=yes",
-		"IdentityFile=" + configQuote(s.Key),
-		"IdentitiesOnly=yes",
-		"PasswordAuthentication=no",
-		"KbdInteractiveAuthentication=no",
-		"UserKnownHostsFile=" + configQuote(s.KnownHosts),
-		"GlobalKnownHostsFile=/dev/null",
-		"StrictHostKeyChecking=yes",
-		"HostKeyAlias=" + string(s.VM),
-		"HostKeyAlgorithms=" + ssh.KeyAlgoED25519,
-		// It never leaves the host, so nobody can keep it for a quantum computer: what is quickest will do.
-		"KexAlgorithms=" + strings.Join([]string{ssh.KeyExchangeCurve25519, "curve25519-sha256@libssh.org", ssh.KeyExchangeECDHP256, ssh.KeyExchangeDH14SHA256}, ","),
-		"UpdateHostKeys=no",
-		"CheckHostIP=no",
-		"LogLevel=ERROR", // errors show; notes about known hosts and closed connections do not
-	}
 	args := []string{"-F", "/dev/null", "-l", "root"}
-	for _, o := range append(options, s.Options...) {
+	for _, o := range append(options(s.Key),
+		"ProxyCommand "+proxyCommand(s.Proxy),
+		"UserKnownHostsFile "+configQuote(s.KnownHosts),
+		"HostKeyAlias "+string(s.VM),
+		"LogLevel ERROR", // errors show; notes about known hosts and closed connections do not
+	) {
+		args = append(args, "-o", o)
+	}
+	for _, o := range s.Options {
 		args = append(args, "-o", o)
 	}
 	if s.TTY {
@@ -108,33 +117,57 @@ func Find() (string, error) {
 
 // writeKnownHosts replaces the file whole, so that an ssh that reads it meanwhile sees one key.
 func (s Session) writeKnownHosts() error {
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(s.HostKey))
+	key, err := hostKey(s.HostKey)
 	if err != nil || !s.VM.Valid() {
-		return fault.New(fault.Corrupt, "the daemon gave no usable host key").WithOp("connect to VM", string(s.VM)).
-			WithHint("restart the VM; it gets its host key at boot")
+		return noHostKey(string(s.VM))
 	}
-	line := fmt.Sprintf("%s %s", s.VM, ssh.MarshalAuthorizedKey(key))
-	dir := filepath.Dir(s.KnownHosts)
-	failed := func(err error) error {
+	if err := replace(s.KnownHosts, []byte(string(s.VM)+" "+key), 0o600); err != nil {
 		return fault.New(fault.Internal, "%w", err).WithOp("write known hosts", s.KnownHosts).
-			WithHint("check that %s can be written", dir)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return failed(err)
-	}
-	f, err := os.CreateTemp(dir, ".known-*")
-	if err != nil {
-		return failed(err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.WriteString(line)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return failed(err)
-	}
-	if err := os.Rename(f.Name(), s.KnownHosts); err != nil {
-		return failed(err)
+			WithHint("check that %s can be written", filepath.Dir(s.KnownHosts))
 	}
 	return nil
+}
+
+// KnownHost is the line for a KnownHostsCommand: whatever name ssh came by, the key is this one.
+func KnownHost(name, key string) (string, error) {
+	line, err := hostKey(key)
+	if err != nil {
+		return "", noHostKey(name)
+	}
+	return "* " + line, nil
+}
+
+// hostKey is a public key as a line of known hosts has it, behind the name.
+func hostKey(public string) (string, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
+	if err != nil {
+		return "", err
+	}
+	return string(ssh.MarshalAuthorizedKey(key)), nil
+}
+
+func noHostKey(name string) error {
+	return fault.New(fault.Corrupt, "the daemon gave no usable host key").WithOp("connect to VM", name).
+		WithHint("restart the VM; it gets its host key at boot")
+}
+
+// replace writes a file whole, so that no reader sees half of it, nor does a host that loses its power. Its directory is made
+// where there is none.
+func replace(path string, content []byte, mode fs.FileMode) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".banger-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // CommandLine turns what was typed after -- into the line that the guest's shell gets. One argument

@@ -27,15 +27,15 @@ func TestArgs(t *testing.T) {
 	}
 	got := s.Args()
 	for _, want := range []string{
-		`ProxyCommand='/opt/it'\''s 5%%/banger' internal ssh-proxy 0123456789ab`,
-		`IdentityFile="/home/a b/100%%/key"`,
-		`HostKeyAlias=0123456789ab`,
+		`ProxyCommand '/opt/it'\''s 5%%/banger' internal ssh-proxy 0123456789ab`,
+		`IdentityFile "/home/a b/100%%/key"`,
+		`HostKeyAlias 0123456789ab`,
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}
 	}
-	if slices.Index(got, "StrictHostKeyChecking=yes") > slices.Index(got, "StrictHostKeyChecking=no") {
+	if slices.Index(got, "StrictHostKeyChecking yes") > slices.Index(got, "StrictHostKeyChecking=no") {
 		t.Error("a user's option stands before ours, and ssh takes the first")
 	}
 	tail := []string{"-o", "ForwardAgent=yes", "-t", "--", "0123456789ab", "sh -c 'echo hi'"}

@@ -65,7 +65,7 @@ func status(a *app.App, s api.Status) {
 		term.Text("images"), term.Text(strconv.Itoa(s.Images)),
 		term.Text("operations"), term.Text(strings.Join(running, ", ")),
 		term.Text("firecracker"), firecracker,
-		term.Text("bridge"), term.Text(strings.TrimSpace(s.Bridge+" "+s.Subnet)),
+		term.Text("bridge"), term.Text(strings.TrimSpace(s.Bridge+" "+s.Subnet+" "+s.Subnet6)),
 		term.Text("spare TAPs"), term.Text(spareTAPs(s.SpareTAPs)),
 		term.Text("instance"), term.Text(string(s.Instance)),
 		term.Text("socket"), term.Text(s.Socket),

@@ -9,6 +9,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/app"
+	"banger/internal/cli/sshconfig"
 	"banger/internal/cli/term"
 	"banger/internal/fault"
 	"banger/internal/op"
@@ -26,6 +27,7 @@ type createOptions struct {
 	locale   string
 	restart  string
 	labels   []string
+	network  networkFlags
 	cold     bool
 	noWait   bool
 }
@@ -43,6 +45,7 @@ follow it or call it off. What is not given comes from the configuration, then f
 		Example: `  banger vm create dev
   banger vm create --image debian:13 --vcpu 4 --memory 8G --work-disk 50G big
   banger vm create --label project=website --label branch=main
+  banger vm create --egress list --allow registry.example.com --allow '*.example.org' agent
   banger vm create ci-1 -o json | jq -r .vm.id`,
 		Args: app.Args(0, 1),
 		RunE: run(func(ctx context.Context, args []string) error {
@@ -63,6 +66,7 @@ follow it or call it off. What is not given comes from the configuration, then f
 	f.StringVar(&o.locale, "locale", "", "`LOCALE` such as C.UTF-8")
 	f.StringVar(&o.restart, "restart", "no", "`POLICY` for when it is down though nobody stopped it, also after a reboot of the host: no or always")
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
+	o.network.on(cmd)
 	f.BoolVar(&o.cold, "cold", false, "boot it, also where a prepared snapshot could be gone on from")
 	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
 	for _, free := range []string{"timezone", "locale"} {
@@ -104,6 +108,8 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	if err != nil {
 		return err
 	}
+	settings := map[string]string{}
+	o.network.settings(settings)
 	begun, err := c.CreateVM(ctx, api.CreateVM{
 		Name:           o.name,
 		Image:          either(o.image, cfg.VM.Image),
@@ -115,6 +121,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 		Timezone:       either(o.timezone, cfg.VM.Timezone),
 		Locale:         either(o.locale, cfg.VM.Locale),
 		Restart:        o.restart,
+		Settings:       settings,
 		Cold:           o.cold,
 		AuthorizedKeys: []string{key.Public},
 	})
@@ -137,7 +144,7 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	}
 	p := a.IO.OutPalette()
 	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
-	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan("banger vm ssh "+term.Escape(v.Name)))
+	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan(term.Escape(sshconfig.Login(a, v.Name))))
 	return nil
 }
 

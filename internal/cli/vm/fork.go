@@ -8,6 +8,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/cli/app"
+	"banger/internal/cli/sshconfig"
 	"banger/internal/cli/term"
 	"banger/internal/op"
 	nouns "banger/internal/vm"
@@ -84,7 +85,7 @@ func fork(ctx context.Context, a *app.App, name string, r api.ForkVM, noWait boo
 		fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
 	}
 	if len(out.VMs) > 0 {
-		fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan("banger vm ssh "+term.Escape(out.VMs[0].Name)))
+		fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan(term.Escape(sshconfig.Login(a, out.VMs[0].Name))))
 	}
 	return nil
 }

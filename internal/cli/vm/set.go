@@ -25,6 +25,7 @@ type setOptions struct {
 	rootDisk size
 	workDisk size
 	restart  string
+	network  networkFlags
 	labels   []string
 	others   []string
 }
@@ -34,14 +35,16 @@ func newSet(a *app.App) *cobra.Command {
 	var o setOptions
 	cmd := &cobra.Command{
 		Use:   "set NAME...",
-		Short: "Change VMs: memory, vCPUs, disks, name, labels, restart policy",
+		Short: "Change VMs: memory, vCPUs, disks, name, labels, network, restart policy",
 		Long: `Change what is asked of VMs, several at once. A VM that runs takes at once what it can: memory up to what it was
-booted with, larger disks, labels, its name, the restart policy. The rest waits for its next start, and 'banger vm
+booted with, larger disks, labels, its name, what it may do on the network, the restart policy. The rest waits for its next start, and 'banger vm
 show' says so. Disks never shrink.`,
 		Example: `  banger vm set dev --memory 4G --vcpu 4
   banger vm set dev --work-disk 100G
   banger vm set dev --name website --label project=website --label draft-
   banger vm set --selector ci --restart always
+  banger vm set dev --egress list --allow +proxy.example.com
+  banger vm set dev --isolated on --nat default
   banger vm set --all --memory 1G --dry-run`,
 		RunE: run(func(ctx context.Context, names []string) error {
 			return setVMs(ctx, a, &s, names, o)
@@ -57,6 +60,7 @@ show' says so. Disks never shrink.`,
 	f.Var(&o.rootDisk, "root-disk", "size of the root disk, no less than it is")
 	f.Var(&o.workDisk, "work-disk", "size of the disk at /root, no less than it is")
 	f.StringVar(&o.restart, "restart", "", "`POLICY` always or no: start it again when it is down though nobody stopped it")
+	o.network.on(cmd)
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`, or take the label away by KEY-; may be repeated")
 	f.StringArrayVar(&o.others, "set", nil, "a setting of another feature of the daemon's, `KEY=VALUE`; may be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions(nouns.Restarts(), cobra.ShellCompDirectiveNoFileComp))
@@ -103,6 +107,7 @@ func (o setOptions) request() (api.SetVM, error) {
 			r.Settings[key] = value
 		}
 	}
+	o.network.settings(r.Settings)
 	if len(o.labels) > 0 {
 		r.Labels = map[string]*string{}
 	}

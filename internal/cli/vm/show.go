@@ -65,7 +65,7 @@ func show(a *app.App, v api.VM) {
 		term.Text("at next start"), term.Text(strings.Join(v.Pending, ", ")),
 		term.Text("time zone"), term.Text(v.Timezone),
 		term.Text("locale"), term.Text(v.Locale),
-		term.Text("address"), term.Text(v.Address),
+		term.Text("address"), term.Text(strings.TrimSpace(v.Address+" "+v.Address6)),
 		term.Text("MAC"), term.Text(v.MAC),
 		term.Text("host key"), term.Text(v.HostKey),
 		term.Text("labels"), term.Text(labelText(v.Labels)),

@@ -1,13 +1,16 @@
-// Package nic gives a VM its network device: a TAP on the instance's bridge, and an address in the
-// guest.
+// Package nic gives a VM its place on the network: a TAP on the instance's bridge, an address in the guest, and what the
+// host's firewall lets it do.
 package nic
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
 
 	"banger/internal/agentproto"
 	"banger/internal/feature"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -26,6 +29,18 @@ type Links interface {
 	CheckTUN() error
 }
 
+// Gate is what stands between guests and everything else. It lets nothing pass of a TAP that it does not know.
+type Gate interface {
+	// Guard lets a guest do what its policy says from now on, and no more.
+	Guard(ctx context.Context, g network.Guest) error
+	// Unguard forgets the guest behind a TAP. Gone is success.
+	Unguard(ctx context.Context, tap string) error
+	// Guarded names the TAPs that it knows.
+	Guarded(ctx context.Context) ([]string, error)
+	// CheckFirewall reports whether the kernel has what it is made of.
+	CheckFirewall() error
+}
+
 // Subnet is where VMs have their addresses.
 type Subnet interface {
 	// Require says why there is none, or returns it.
@@ -34,8 +49,10 @@ type Subnet interface {
 
 // Feature is the NIC.
 type Feature struct {
-	Links  Links
-	Subnet Subnet
+	Links    Links
+	Gate     Gate
+	Subnet   Subnet
+	Defaults network.Policy // of VMs whose owner says nothing else
 }
 
 // Name implements feature.Feature.
@@ -44,10 +61,16 @@ func (*Feature) Name() string { return "nic" }
 // Contribute adds eth0 and its address.
 func (*Feature) Contribute(v vm.VM, b *feature.Blueprint) {
 	b.Machine.NICs = append(b.Machine.NICs, vm.NIC{ID: "eth0", TAP: v.Lease.TAP, MAC: v.Lease.MAC})
+	gateway := v.Lease.Gateway.String()
 	b.Guest.Network = &agentproto.Network{
 		MAC:     v.Lease.MAC,
 		Address: v.Lease.Address.String(),
-		Gateway: v.Lease.Gateway.String(),
+		Gateway: gateway,
+		DNS:     []string{gateway},
+		Search:  []string{network.Domain},
+	}
+	if v.Lease.Address6.IsValid() {
+		b.Guest.Network.Address6, b.Guest.Network.Gateway6 = v.Lease.Address6.String(), v.Lease.Gateway6.String()
 	}
 	b.Hold(v.ID, vm.RecordTAP, v.Lease.TAP, vm.UntilStop)
 }
@@ -55,6 +78,9 @@ func (*Feature) Contribute(v vm.VM, b *feature.Blueprint) {
 // Preflight looks whether the host can give a VM a NIC.
 func (f *Feature) Preflight(ctx context.Context, _ vm.VM) error {
 	if err := f.Links.CheckTUN(); err != nil {
+		return err
+	}
+	if err := f.Gate.CheckFirewall(); err != nil {
 		return err
 	}
 	_, err := f.Subnet.Require(ctx)
@@ -68,6 +94,12 @@ func (f *Feature) Checks() []feature.Check {
 			Name:  "TUN",
 			Probe: func(context.Context) (string, error) { return "network devices can be made", f.Links.CheckTUN() },
 			Fix:   "load the module tun, and see that /dev/net/tun is there",
+		}, {
+			Name: "firewall",
+			Probe: func(context.Context) (string, error) {
+				return "the kernel has what the rules need", f.Gate.CheckFirewall()
+			},
+			Fix: "load the modules that are missing",
 		}, {
 			Name: "subnet",
 			Probe: func(ctx context.Context) (string, error) {
@@ -87,9 +119,12 @@ func (f *Feature) Up(ctx context.Context, v vm.VM, report feature.Report) error 
 	return f.Admit(ctx, v, report)
 }
 
-// UpHeld makes the TAP and keeps it off the network.
+// UpHeld makes the TAP and keeps it off the network. Its guest's rules are there before it is.
 func (f *Feature) UpHeld(ctx context.Context, v vm.VM, report feature.Report) error {
 	report(v.Lease.TAP)
+	if err := f.Gate.Guard(ctx, network.GuestOf(v, f.Defaults)); err != nil {
+		return err
+	}
 	return f.Links.Prepare(ctx, v.Lease)
 }
 
@@ -101,17 +136,20 @@ func (f *Feature) Admit(ctx context.Context, v vm.VM, _ feature.Report) error {
 // Removes implements feature.Remover.
 func (*Feature) Removes() vm.RecordKind { return vm.RecordTAP }
 
-// Remove takes the TAP away.
+// Remove takes the TAP away, and then its guest's rules.
 func (f *Feature) Remove(ctx context.Context, r vm.Record) error {
-	return f.Links.Detach(ctx, r.Name)
+	return errors.Join(f.Links.Detach(ctx, r.Name), f.Gate.Unguard(ctx, r.Name))
 }
 
 // Find implements feature.Finder. A TAP's name does not tell whose it is.
 func (f *Feature) Find(ctx context.Context) ([]vm.Record, error) {
-	names, err := f.Links.TAPs(ctx)
+	taps, err := f.Links.TAPs(ctx)
+	known, gateErr := f.Gate.Guarded(ctx)
+	names := append(taps, known...)
+	slices.Sort(names)
 	var out []vm.Record
-	for _, name := range names {
+	for _, name := range slices.Compact(names) {
 		out = append(out, vm.Record{Kind: vm.RecordTAP, Name: name, Until: vm.UntilStop})
 	}
-	return out, err
+	return out, errors.Join(err, gateErr)
 }

@@ -1,5 +1,5 @@
-// Package link makes and removes the network devices of VMs: one bridge for the instance, one TAP on it for each running
-// VM, and while there are such a few spare ones. Names are given, so undo needs nothing but the kernel.
+// Package link makes and removes the network devices of VMs: a bridge for each block of the instance's subnet that has a
+// running VM, one TAP on it for each of those, and while there are such on the first a few spare ones. Names are given, so undo needs nothing but the kernel.
 //
 // What it does happens in the network namespace of the calling thread.
 package link
@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -25,19 +27,18 @@ import (
 // Links holds the devices of one instance. Its methods may be called side by side.
 type Links struct {
 	tag    vm.Tag
-	bridge string
-	spares int           // how many TAPs are kept ready
-	taken  chan struct{} // holds one word that a spare may be missing
-	mu     sync.Mutex    // a bridge must not go while a TAP is about to join it
-	used   bool          // a VM's TAP is on the bridge, as far as was seen
+	spares int             // how many TAPs are kept ready
+	taken  chan struct{}   // holds one word that a spare may be missing
+	mu     sync.Mutex      // a bridge must not go while a TAP is about to join it
+	used   map[string]bool // the bridges that a VM's TAP is on, as far as was seen
 }
 
 // New returns the devices of the instance with this tag, which keeps so many TAPs ready.
 func New(tag vm.Tag, spares int) *Links {
-	return &Links{tag: tag, bridge: tag.Bridge(), spares: spares, taken: make(chan struct{}, 1)}
+	return &Links{tag: tag, spares: spares, taken: make(chan struct{}, 1), used: map[string]bool{}}
 }
 
-// Prepare makes the VM's TAP, of a spare one if there is one, and the bridge where it is missing. The TAP is on the bridge, and down: a hypervisor can
+// Prepare makes the VM's TAP, of a spare one if there is one, and its bridge where that is missing. The TAP is on the bridge, and down: a hypervisor can
 // open it, and nothing passes. What exists already is put right.
 func (l *Links) Prepare(ctx context.Context, lease vm.Lease) error {
 	l.mu.Lock()
@@ -45,14 +46,17 @@ func (l *Links) Prepare(ctx context.Context, lease vm.Lease) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	master, err := ensureBridge(ctx, l.bridge, netip.PrefixFrom(lease.Gateway, lease.Address.Bits()))
+	if _, ours := l.tag.MarksBridge(lease.Bridge); !ours {
+		return explain("make bridge", lease.Bridge, errors.New("its name is not one of this instance's"))
+	}
+	master, err := l.ensureBridge(ctx, lease)
 	if err != nil {
-		return explain("make bridge", l.bridge, err)
+		return explain("make bridge", lease.Bridge, err)
 	}
 	if err := ensureTAP(lease.TAP, master, l.takeOrCreate); err != nil {
 		return explain("make TAP", lease.TAP, err)
 	}
-	l.used = true
+	l.used[lease.Bridge] = true
 	return nil
 }
 
@@ -70,34 +74,35 @@ func (l *Links) Admit(ctx context.Context, tap string) error {
 	return nil
 }
 
-// Detach removes the TAP, and with the last one the bridge and the spare TAPs. Gone is success.
+// Detach removes the TAP, and every bridge that has no VM's any more, the spare TAPs with the first one. Gone is success.
 func (l *Links) Detach(ctx context.Context, tap string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := remove(tap); err != nil {
 		return explain("remove TAP", tap, err)
 	}
-	ports, err := l.look(ctx)
+	seen, err := l.look(ctx)
 	if err != nil {
-		return explain("list ports of", l.bridge, err)
+		return explain("list devices", "", err)
 	}
-	if l.used {
-		return nil
+	idle := slices.DeleteFunc(seen.bridges, func(name string) bool { return l.used[name] })
+	if !l.used[l.tag.Bridge(0)] {
+		idle = append(seen.spares, idle...)
 	}
-	return explain("remove bridge", l.bridge, removeAll(append(ports.spares, l.bridge)))
+	return explain("remove", strings.Join(idle, ", "), removeAll(idle))
 }
 
 // TAPs names the TAPs that bear the instance's tag, whoever made them, but for the spare ones that are to be there.
 func (l *Links) TAPs(ctx context.Context) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ports, err := l.look(ctx)
+	seen, err := l.look(ctx)
 	if err != nil {
 		return nil, explain("list devices", "", err)
 	}
-	names := ports.taps
-	for _, name := range ports.spares {
-		if n, _ := l.tag.MarksSpare(name); !l.used || n >= l.spares {
+	names := seen.taps
+	for _, name := range seen.spares {
+		if n, _ := l.tag.MarksSpare(name); !l.used[l.tag.Bridge(0)] || n >= l.spares {
 			names = append(names, name)
 		}
 	}
@@ -105,22 +110,23 @@ func (l *Links) TAPs(ctx context.Context) ([]string, error) {
 }
 
 // devices are those of the instance, as they were seen.
-type devices struct{ taps, spares []string }
+type devices struct{ taps, spares, bridges []string }
 
-// look lists the instance's TAPs, and notes whether a port of its bridge is more than a spare one. l.mu is held.
+// look lists the instance's devices, and notes on which of its bridges a port is more than a spare one. l.mu is held.
 func (l *Links) look(ctx context.Context) (devices, error) {
 	var seen devices
 	links, err := dump(ctx, netlink.LinkList)
 	if err != nil {
 		return seen, err
 	}
-	bridge := -1
+	bridges := map[int]string{}
 	for _, link := range links {
-		if link.Attrs().Name == l.bridge {
-			bridge = link.Attrs().Index
+		if name := link.Attrs().Name; l.isBridge(link) {
+			bridges[link.Attrs().Index] = name
+			seen.bridges = append(seen.bridges, name)
 		}
 	}
-	l.used = false
+	clear(l.used)
 	for _, link := range links {
 		name := link.Attrs().Name
 		_, spare := l.tag.MarksSpare(name)
@@ -131,21 +137,29 @@ func (l *Links) look(ctx context.Context) (devices, error) {
 		case l.tag.Marks(name) && isTAP(link):
 			seen.taps = append(seen.taps, name)
 		}
-		l.used = l.used || link.Attrs().MasterIndex == bridge
+		if bridge, ok := bridges[link.Attrs().MasterIndex]; ok {
+			l.used[bridge] = true
+		}
 	}
 	return seen, nil
 }
 
+// isBridge reports whether a device is a bridge of the instance.
+func (l *Links) isBridge(link netlink.Link) bool {
+	_, ours := l.tag.MarksBridge(link.Attrs().Name)
+	return ours && link.Type() == "bridge"
+}
+
 // InUse lists the subnets that the host has addresses in or routes to, those of the instance's own
-// bridge excepted, so that a subnet can be chosen that hides none of them.
+// bridges excepted, so that a subnet can be chosen that hides none of them.
 func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
-	own := -1
-	bridge, err := find(l.bridge)
+	links, err := dump(ctx, netlink.LinkList)
 	if err != nil {
-		return nil, explain("find bridge", l.bridge, err)
+		return nil, explain("list devices", "", err)
 	}
-	if bridge != nil {
-		own = bridge.Attrs().Index
+	own := map[int]bool{}
+	for _, link := range links {
+		own[link.Attrs().Index] = l.isBridge(link)
 	}
 	addrs, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
@@ -160,7 +174,7 @@ func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
 	}
 	var used []netip.Prefix
 	add := func(link int, n *net.IPNet) {
-		if p, ok := prefix(n); ok && link != own && p.Bits() > 0 { // a default route claims no subnet
+		if p, ok := prefix(n); ok && !own[link] && p.Bits() > 0 { // a default route claims no subnet
 			used = append(used, p)
 		}
 	}
@@ -184,11 +198,13 @@ func prefix(n *net.IPNet) (netip.Prefix, bool) {
 
 var errForeign = errors.New("another kind of device has this name")
 
-// ensureBridge makes the bridge or puts it right. A bridge without STP forwards at once, so there is
+// ensureBridge makes a lease's bridge or puts it right. A bridge without STP forwards at once, so there is
 // no delay to set. Its MAC is fixed, since a bridge otherwise takes a port's, and guests would see
 // their gateway change.
-func ensureBridge(ctx context.Context, name string, addr netip.Prefix) (netlink.Link, error) {
-	mac := bridgeMAC(addr.Addr())
+//
+// Where the subnet has been moved, VMs that run have the gateway of before: it stays, with its MAC, as long as they do.
+func (l *Links) ensureBridge(ctx context.Context, lease vm.Lease) (netlink.Link, error) {
+	name, mac := lease.Bridge, bridgeMAC(lease.Gateway)
 	bridge, err := find(name)
 	if err != nil {
 		return nil, err
@@ -206,18 +222,56 @@ func ensureBridge(ctx context.Context, name string, addr netip.Prefix) (netlink.
 	if bridge.Type() != "bridge" {
 		return nil, fmt.Errorf("%w: %s", errForeign, bridge.Type())
 	}
+	shared := sync.OnceValues(func() (bool, error) { return l.shared(ctx, bridge, lease.TAP) })
 	if bridge.Attrs().HardwareAddr.String() != mac.String() {
-		if err := netlink.LinkSetHardwareAddr(bridge, mac); err != nil {
+		if keep, err := shared(); err != nil {
 			return nil, err
+		} else if !keep {
+			if err := netlink.LinkSetHardwareAddr(bridge, mac); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if err := disableIPv6(name); err != nil {
+	if err := ensureAddress(ctx, bridge, netip.PrefixFrom(lease.Gateway, lease.Address.Bits()), shared); err != nil {
 		return nil, err
 	}
-	if err := onlyAddress(ctx, bridge, addr); err != nil {
+	if err := ensureIPv6(ctx, bridge, lease, shared); err != nil {
 		return nil, err
 	}
 	return bridge, netlink.LinkSetUp(bridge)
+}
+
+// ensureIPv6 gives the bridge its IPv6 address, where the host's kernel has IPv6 and the lease has one. It hears no
+// routers: an advertisement by a guest would otherwise change the host's own routes.
+func ensureIPv6(ctx context.Context, bridge netlink.Link, lease vm.Lease, shared func() (bool, error)) error {
+	name := bridge.Attrs().Name
+	if !lease.Address6.IsValid() {
+		return disableIPv6(name)
+	}
+	for _, s := range []struct{ key, value string }{
+		{"accept_ra", "0"},
+		{"accept_redirects", "0"},
+		{"accept_dad", "0"}, // nobody else has its addresses, and to ask takes a second in which they cannot be used
+		{"disable_ipv6", "0"},
+	} {
+		if err := setIPv6(name, s.key, s.value); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(ipv6Conf); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return ensureAddress(ctx, bridge, netip.PrefixFrom(lease.Gateway6, lease.Address6.Bits()), shared)
+}
+
+// shared reports whether another VM's TAP is on a bridge.
+func (l *Links) shared(ctx context.Context, bridge netlink.Link, tap string) (bool, error) {
+	links, err := dump(ctx, netlink.LinkList)
+	return slices.ContainsFunc(links, func(port netlink.Link) bool {
+		name := port.Attrs().Name
+		_, spare := l.tag.MarksSpare(name)
+		return port.Attrs().MasterIndex == bridge.Attrs().Index && name != tap && !spare
+	}), err
 }
 
 // bridgeMAC derives a locally administered address from the bridge's IP address.
@@ -226,9 +280,14 @@ func bridgeMAC(addr netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0xba, b[0], b[1], b[2], b[3]}
 }
 
-// onlyAddress gives the link this IPv4 address and takes all others.
-func onlyAddress(ctx context.Context, link netlink.Link, want netip.Prefix) error {
-	have, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
+// ensureAddress gives the link this address and takes all others of its family, unless somebody may need those, but for
+// what the kernel itself gives.
+func ensureAddress(ctx context.Context, link netlink.Link, want netip.Prefix, needed func() (bool, error)) error {
+	family, flags := netlink.FAMILY_V4, 0
+	if want.Addr().Is6() {
+		family, flags = netlink.FAMILY_V6, unix.IFA_F_NODAD
+	}
+	have, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(link, family) })
 	if err != nil {
 		return err
 	}
@@ -236,14 +295,24 @@ func onlyAddress(ctx context.Context, link netlink.Link, want netip.Prefix) erro
 	for _, a := range have {
 		if a.IPNet.String() == want.String() {
 			found = true
-		} else if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			continue
+		}
+		if a.IP.IsLinkLocalUnicast() && want.Addr().Is6() {
+			continue
+		}
+		if keep, err := needed(); err != nil {
+			return err
+		} else if keep {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return err
 		}
 	}
 	if found {
 		return nil
 	}
-	return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{
+	return netlink.AddrAdd(link, &netlink.Addr{Flags: flags, IPNet: &net.IPNet{
 		IP: want.Addr().AsSlice(), Mask: net.CIDRMask(want.Bits(), want.Addr().BitLen()),
 	}})
 }
@@ -292,10 +361,14 @@ func setUp(name string) error {
 func isTAP(link netlink.Link) bool { return link.Type() == "tuntap" || link.Type() == "tun" }
 
 // disableIPv6 keeps the host from hearing IPv6 on a device that guests write to: a router
-// advertisement from one would otherwise change the host's own routes. A kernel without IPv6 has no
-// such setting.
-func disableIPv6(name string) error {
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+// advertisement from one would otherwise change the host's own routes.
+func disableIPv6(name string) error { return setIPv6(name, "disable_ipv6", "1") }
+
+const ipv6Conf = "/proc/sys/net/ipv6/conf/"
+
+// setIPv6 makes a setting of a device, which a kernel without IPv6 has not.
+func setIPv6(name, key, value string) error {
+	err := os.WriteFile(ipv6Conf+name+"/"+key, []byte(value), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -42,7 +42,7 @@ func lease(id vm.ID, tag vm.Tag, addr string) vm.Lease {
 	p := netip.MustParsePrefix(addr)
 	return vm.Lease{
 		Address: p, Gateway: p.Masked().Addr().Next(), MAC: "02:00:00:00:00:05",
-		TAP: id.TAP(tag), Bridge: tag.Bridge(),
+		TAP: id.TAP(tag), Bridge: tag.Bridge(0),
 	}
 }
 
@@ -274,6 +274,124 @@ func TestAttachPutsRight(t *testing.T) {
 		}
 		if mac := bridge.Attrs().HardwareAddr.String(); mac != "02:ba:0a:08:00:01" {
 			t.Errorf("bridge has MAC %s", mac)
+		}
+	})
+}
+
+// addresses are a device's, but for those that the kernel gives.
+func addresses(t *testing.T, name string) []string {
+	l, err := netlink.LinkByName(name)
+	check(t, err)
+	all, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	check(t, err)
+	var out []string
+	for _, a := range all {
+		if a.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			t.Errorf("%s cannot be used yet", a.IPNet)
+		}
+		out = append(out, a.IPNet.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+// with6 adds IPv6 to a lease.
+func with6(l vm.Lease, addr string) vm.Lease {
+	l.Address6 = netip.MustParsePrefix(addr)
+	l.Gateway6 = l.Address6.Masked().Addr().Next()
+	return l
+}
+
+func TestIPv6(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12", 0)
+		l := with6(lease("111111111111", "ab12", "10.9.0.5/24"), "fd01::5/64")
+		for range 2 {
+			check(t, attach(t, links, l))
+			if d := cmp.Diff([]string{"10.9.0.1/24", "fd01::1/64"}, addresses(t, "banger-ab12")); d != "" {
+				t.Error(d)
+			}
+		}
+		for file, want := range map[string]string{"banger-ab12/accept_ra": "0", "banger-ab12/disable_ipv6": "0", l.TAP + "/disable_ipv6": "1"} {
+			got, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + file)
+			if err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %s, %v", file, got, err)
+			}
+		}
+		check(t, attach(t, links, lease("111111111111", "ab12", "10.9.0.5/24"))) // without
+		if d := cmp.Diff([]string{"10.9.0.1/24"}, addresses(t, "banger-ab12")); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+// TestTheSubnetIsMovedWhileAVMRuns has that VM keep its gateway until it is gone.
+func TestTheSubnetIsMovedWhileAVMRuns(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12", 0)
+		old, moved := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.8.0.5/24")
+		check(t, attach(t, links, old))
+		check(t, attach(t, links, moved))
+		if d := cmp.Diff([]string{"10.8.0.1/24", "10.9.0.1/24"}, addresses(t, "banger-ab12")); d != "" {
+			t.Error(d)
+		}
+		bridge, err := netlink.LinkByName("banger-ab12")
+		check(t, err)
+		if mac := bridge.Attrs().HardwareAddr.String(); mac != "02:ba:0a:09:00:01" {
+			t.Errorf("bridge has MAC %s", mac)
+		}
+		check(t, links.Detach(t.Context(), old.TAP))
+		check(t, attach(t, links, moved))
+		if d := cmp.Diff([]string{"10.8.0.1/24"}, addresses(t, "banger-ab12")); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+// TestSeveralBridges come and go each with its own VMs. The spare TAPs are on the first, and serve all.
+func TestSeveralBridges(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		links := link.New("ab12", 1)
+		one, two := lease("111111111111", "ab12", "10.9.0.5/22"), lease("222222222222", "ab12", "10.9.4.5/22")
+		two.Bridge = vm.Tag("ab12").Bridge(1)
+		check(t, attach(t, links, two))
+		check(t, links.Fill(t.Context()))
+		holds(t, "banger-ab12-1", "btab12-22222222") // no spare one without the first
+		check(t, attach(t, links, one))
+		check(t, links.Fill(t.Context()))
+		holds(t, "banger-ab12", "banger-ab12-1", "btab12-11111111", "btab12-22222222", "tap-pool-ab1200")
+		three := two
+		three.TAP = vm.ID("333333333333").TAP("ab12")
+		check(t, attach(t, links, three)) // of the spare one
+		holds(t, "banger-ab12", "banger-ab12-1", "btab12-11111111", "btab12-22222222", "btab12-33333333")
+		second, err := netlink.LinkByName("banger-ab12-1")
+		check(t, err)
+		tap, err := netlink.LinkByName(three.TAP)
+		check(t, err)
+		if tap.Attrs().MasterIndex != second.Attrs().Index {
+			t.Error("it is on another bridge")
+		}
+		used, err := links.InUse(t.Context())
+		check(t, err)
+		for _, p := range used {
+			if p.Overlaps(netip.MustParsePrefix("10.9.0.0/16")) {
+				t.Errorf("its own %s is in use by others", p)
+			}
+		}
+		check(t, links.Fill(t.Context()))
+		check(t, links.Detach(t.Context(), one.TAP))
+		holds(t, "banger-ab12-1", "btab12-22222222", "btab12-33333333")
+		check(t, links.Detach(t.Context(), two.TAP))
+		check(t, links.Detach(t.Context(), three.TAP))
+		holds(t)
+
+		strange := one
+		strange.Bridge = "br0"
+		if err := links.Prepare(t.Context(), strange); err == nil {
+			t.Error("it was put on somebody's bridge")
 		}
 	})
 }

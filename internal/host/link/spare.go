@@ -7,7 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Spare TAPs stand on the bridge, down, so that a VM needs no new one. Who takes one gives it the VM's name, which is in a
+// Spare TAPs stand on the first bridge, down, so that a VM needs no new one. Who takes one gives it the VM's name, which is in a
 // record by then: so a spare one is known by its name, and any other by its record.
 
 // KeepSpares makes what is missing of the spare TAPs, now and whenever one was taken, until ctx ends.
@@ -33,7 +33,7 @@ func (l *Links) refill() {
 }
 
 // Fill makes what is missing of the spare TAPs, one after another, so that no VM waits for all of them. Where no VM's TAP
-// is on the bridge there are none.
+// is on that bridge there are none.
 func (l *Links) Fill(ctx context.Context) error {
 	for n := range l.spares {
 		if err := l.fill(ctx, l.tag.Spare(n)); err != nil {
@@ -46,12 +46,13 @@ func (l *Links) Fill(ctx context.Context) error {
 func (l *Links) fill(ctx context.Context, name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := ctx.Err(); err != nil || !l.used {
+	bridge := l.tag.Bridge(0)
+	if err := ctx.Err(); err != nil || !l.used[bridge] {
 		return err
 	}
-	master, err := find(l.bridge)
+	master, err := find(bridge)
 	if err != nil || master == nil {
-		return explain("find bridge", l.bridge, err)
+		return explain("find bridge", bridge, err)
 	}
 	return explain("make spare TAP", name, ensureTAP(name, master, createTAP))
 }

@@ -57,7 +57,7 @@ func cgroup2Mount(mountinfo []byte) string {
 	return ""
 }
 
-func (g *Groups) parent() string      { return filepath.Join(g.mount, g.tag.Bridge()) }
+func (g *Groups) parent() string      { return filepath.Join(g.mount, g.tag.Bridge(0)) }
 func (g *Groups) dir(id vm.ID) string { return filepath.Join(g.parent(), string(id)) }
 func (g *Groups) scope(id vm.ID) string {
 	return g.scopePrefix() + string(id) + scopeSuffix

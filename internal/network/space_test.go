@@ -1,0 +1,139 @@
+package network_test
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"banger/internal/fault"
+	"banger/internal/network"
+	"banger/internal/vm"
+)
+
+func space(subnet string) network.Space {
+	return network.Space{Tag: "ab12", Subnet: netip.MustParsePrefix(subnet), ULA: network.NewULA([5]byte{1, 2, 3, 4, 5})}
+}
+
+func TestLease(t *testing.T) {
+	for _, c := range []struct{ subnet, addr, want string }{
+		{"10.223.0.0/22", "10.223.0.5", "10.223.0.5/22 by 10.223.0.1, fd01:203:405::adf:5/64 by fd01:203:405::adf:1, on banger-ab12 as 02:ba:0a:df:00:05"},
+		{"10.9.8.0/26", "10.9.8.62", "10.9.8.62/26 by 10.9.8.1, fd01:203:405::a09:83e/64 by fd01:203:405::a09:801, on banger-ab12 as 02:ba:0a:09:08:3e"},
+		{"10.9.0.0/16", "10.9.255.254", "10.9.255.254/22 by 10.9.252.1, fd01:203:405:3f::a09:fffe/64 by fd01:203:405:3f::a09:fc01, on banger-ab12-63 as 02:ba:0a:09:ff:fe"},
+		{"10.9.0.0/20", "10.9.4.2", "10.9.4.2/22 by 10.9.4.1, fd01:203:405:1::a09:402/64 by fd01:203:405:1::a09:401, on banger-ab12-1 as 02:ba:0a:09:04:02"},
+		{"10.223.0.0/22", "10.223.4.5", ""},
+		{"10.223.0.0/22", "10.223.0.0", ""},
+		{"10.223.0.0/22", "10.223.0.1", ""},
+		{"10.223.0.0/22", "10.223.3.255", ""},
+		{"10.9.0.0/20", "10.9.3.255", ""}, // of the first block
+		{"10.9.0.0/20", "10.9.4.0", ""},
+		{"10.9.0.0/20", "10.9.4.1", ""},
+		{"10.9.0.0/20", "fd00::1", ""},
+	} {
+		s := space(c.subnet)
+		l, ok := s.Lease(netip.MustParseAddr(c.addr))
+		got := ""
+		if ok {
+			got = l.Address.String() + " by " + l.Gateway.String() + ", " + l.Address6.String() + " by " + l.Gateway6.String() + ", on " + l.Bridge + " as " + l.MAC
+		}
+		if got != c.want {
+			t.Errorf("%s of %s:\ngot  %s\nwant %s", c.addr, c.subnet, got, c.want)
+		}
+		if ok && (!s.Has(l) || l.CID < 3 || l.TAP != "") {
+			t.Errorf("%+v", l)
+		}
+	}
+	if l, ok := (network.Space{Subnet: netip.MustParsePrefix("10.9.8.0/26")}).Lease(netip.MustParseAddr("10.9.8.2")); !ok || l.Address6.IsValid() || l.Gateway6.IsValid() {
+		t.Errorf("without IPv6: %+v", l)
+	}
+	if _, ok := (network.Space{}).Lease(netip.MustParseAddr("10.9.8.2")); ok {
+		t.Error("a lease of no subnet")
+	}
+}
+
+// TestALeaseOfBefore holds that one which is not what its VM would get now is told.
+func TestALeaseOfBefore(t *testing.T) {
+	s := space("10.223.0.0/22")
+	l, _ := s.Lease(netip.MustParseAddr("10.223.0.5"))
+	for name, other := range map[string]network.Space{
+		"another subnet": space("10.222.0.0/22"), "narrower": space("10.223.0.0/24"),
+		"without IPv6": {Tag: s.Tag, Subnet: s.Subnet}, "other IPv6": {Tag: s.Tag, Subnet: s.Subnet, ULA: network.NewULA([5]byte{9})},
+	} {
+		if other.Has(l) {
+			t.Errorf("%s: it is taken for one of it", name)
+		}
+		before, ok := other.Lease(netip.MustParseAddr("10.223.0.5"))
+		if ok && s.Has(before) {
+			t.Errorf("%s: %+v is taken for %+v", name, before, l)
+		}
+	}
+	if s.Has(vm.Lease{}) {
+		t.Error("none is taken for one")
+	}
+}
+
+// TestLeasesDiffer gives all of a subnet, in any width.
+func TestLeasesDiffer(t *testing.T) {
+	for subnet, room := range map[string]int{"10.9.8.0/29": 5, "10.9.8.0/26": 61, "10.9.8.0/22": 1021, "10.9.0.0/20": 4 * 1021} {
+		s := space(subnet)
+		var taken []netip.Addr
+		seen := map[string]bool{}
+		for a := s.Subnet.Addr(); s.Subnet.Contains(a); a = a.Next() {
+			l, ok := s.Lease(a)
+			if !ok {
+				continue
+			}
+			if seen[l.MAC] || seen[l.Address6.String()] || !l.Address.Contains(l.Gateway) || !l.Address6.Contains(l.Gateway6) || !s.ULA.Contains(l.Gateway6) {
+				t.Fatalf("lease %+v", l)
+			}
+			seen[l.MAC], seen[l.Address6.String()] = true, true
+			taken = append(taken, a)
+		}
+		if len(taken) != room {
+			t.Errorf("%s has %d", subnet, len(taken))
+		}
+		elsewhere := append([]netip.Addr{netip.MustParseAddr("192.168.1.1")}, taken...) // from before the subnet was changed
+		_, err := s.Pick(elsewhere)
+		if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "addresses of "+subnet+" are taken") || fault.From(err).Hint == "" {
+			t.Errorf("got %v", err)
+		}
+		if l, err := s.Pick(taken[1:]); err != nil || l.Address.Addr() != taken[0] {
+			t.Errorf("a released address is not given again: %+v, %v", l, err)
+		}
+		if l, err := s.Pick(taken[:len(taken)-1]); err != nil || l.Address.Addr() != taken[len(taken)-1] {
+			t.Errorf("the last is not given: %+v, %v", l, err)
+		}
+	}
+}
+
+func TestPickedLeasesFit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bits := rapid.IntRange(16, 29).Draw(t, "bits")
+		base := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, rapid.Byte().Draw(t, "2"), rapid.Byte().Draw(t, "3"), 0}), bits).Masked()
+		s := network.Space{Tag: "ab12", Subnet: base, ULA: network.NewULA([5]byte{1})}
+		var taken []netip.Addr
+		for range rapid.IntRange(0, 40).Draw(t, "taken") {
+			b := base.Addr().As4()
+			offset := rapid.Uint32Range(0, 1<<(32-bits)-1).Draw(t, "offset")
+			binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+offset)
+			taken = append(taken, netip.AddrFrom4(b))
+		}
+		l, err := s.Pick(taken)
+		if err != nil {
+			if bits < 29 {
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, a := range taken {
+			if a == l.Address.Addr() {
+				t.Fatalf("%s is taken", a)
+			}
+		}
+		if !s.Has(l) || len(l.Bridge) > 15 {
+			t.Fatalf("%+v", l)
+		}
+	})
+}
