@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"banger/internal/feature/bootset"
 	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
+	doorway "banger/internal/feature/door"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
 	"banger/internal/feature/restart"
@@ -30,6 +32,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/host/block"
 	"banger/internal/host/dm"
+	"banger/internal/host/door"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/handover"
@@ -68,6 +71,7 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	doors     *door.Doors
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -188,6 +192,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	leave()
 	dry()
 	hide()
+	d.doors.Shut()
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)
@@ -238,6 +243,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
+	d.doors = door.New(d.sockets, func(ctx context.Context, id vm.ID, port int) (net.Conn, error) { return d.manager.Enter(ctx, id, port) }, d.log)
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
@@ -264,6 +270,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
+		&doorway.Feature{Doors: d.doors, Fleet: d.store, Root: door.Root()},
 		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},

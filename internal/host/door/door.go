@@ -12,7 +12,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,6 +150,15 @@ func (ds *Doors) Check(ctx context.Context, id vm.ID, d vm.Door) error {
 		return refused(d, err)
 	}
 	return l.Close()
+}
+
+// Root is below which number ports are root's, as this kernel has it.
+func Root() int {
+	text, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+		return n
+	}
+	return 1024
 }
 
 // Those that are chosen are not among what most kernels choose for a connection's own end, by net.ipv4.ip_local_port_range.

@@ -198,6 +198,12 @@ func TestAPortThatIsTaken(t *testing.T) {
 	}
 }
 
+func TestRoot(t *testing.T) {
+	if got := Root(); got < 0 || got > 1024 {
+		t.Error(got)
+	}
+}
+
 // TestOneDoorKeepsNoOtherClosed opens what can be.
 func TestOneDoorKeepsNoOtherClosed(t *testing.T) {
 	ds := newDoors(t)
