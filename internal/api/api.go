@@ -225,6 +225,7 @@ type Status struct {
 	Subnet6     string         `json:"subnet6,omitempty" doc:"unique local IPv6 addresses of the instance"`
 	Bridge      string         `json:"bridge" doc:"the first one; others have a number behind its name"`
 	SpareTAPs   SpareTAPs      `json:"spare_taps"`
+	Listeners   []Listener     `json:"listeners,omitempty" doc:"TCP and UDP ports of the daemon"`
 	Firecracker string         `json:"firecracker,omitempty" doc:"version, or empty when none was found"`
 	VMs         map[string]int `json:"vms" doc:"count by state"`
 	Images      int            `json:"images"`
@@ -234,6 +235,13 @@ type Status struct {
 	Children    int64          `json:"children" doc:"child processes since start"`
 	Goroutines  int            `json:"goroutines"`
 	Rebuilt     *Rebuilt       `json:"rebuilt,omitempty" doc:"when this daemon had to make its database anew"`
+}
+
+// Listener is a port that the daemon listens on, or would like to.
+type Listener struct {
+	Name    string `json:"name" doc:"what is served there, such as dns"`
+	Address string `json:"address"`
+	Error   string `json:"error,omitempty" doc:"why it is not served there"`
 }
 
 // SpareTAPs tells of the TAPs that are kept ready while VMs run.

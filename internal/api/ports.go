@@ -4,10 +4,10 @@ import "banger/internal/fault"
 
 // Ports are the ports of the host that lead to a VM, and those that are listened on in it.
 type Ports struct {
-	Doors     []Door       `json:"doors"`
-	Listening []Listener   `json:"listening" doc:"TCP sockets of the guest, the lowest ports first; empty where it does not run"`
-	More      int          `json:"more,omitempty" doc:"that there are beside those"`
-	Error     *fault.Error `json:"error,omitempty" doc:"why the guest does not say who listens"`
+	Doors     []Door          `json:"doors"`
+	Listening []GuestListener `json:"listening" doc:"TCP sockets of the guest, the lowest ports first; empty where it does not run"`
+	More      int             `json:"more,omitempty" doc:"that there are beside those"`
+	Error     *fault.Error    `json:"error,omitempty" doc:"why the guest does not say who listens"`
 }
 
 // Door is a TCP port of the host that leads to one of a VM's.
@@ -30,8 +30,8 @@ const (
 	DoorFailed DoorState = "failed"
 )
 
-// Listener is a TCP socket of a guest that is listened on.
-type Listener struct {
+// GuestListener is a TCP socket of a guest that is listened on.
+type GuestListener struct {
 	Address string `json:"address"`
 	Port    int    `json:"port"`
 	PID     int    `json:"pid,omitempty" doc:"in the guest"`

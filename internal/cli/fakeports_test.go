@@ -40,7 +40,7 @@ func (f *fake) ports(mux *http.ServeMux, handle func(pattern string, h func(r *h
 		if err != nil {
 			return nil, err
 		}
-		out := api.Ports{Doors: []api.Door{}, Listening: []api.Listener{}}
+		out := api.Ports{Doors: []api.Door{}, Listening: []api.GuestListener{}}
 		for i, d := range vm.DoorsOf(vm.VM{Settings: v.Settings}) {
 			x := api.Door{Spec: d.String(), Address: d.Listen.Addr().String(), HostPort: int(d.Listen.Port()), GuestPort: int(d.Port), State: api.DoorOpen}
 			if i == 1 {
@@ -49,7 +49,7 @@ func (f *fake) ports(mux *http.ServeMux, handle func(pattern string, h func(r *h
 			out.Doors = append(out.Doors, x)
 		}
 		if v.State == vm.Running {
-			out.Listening = []api.Listener{
+			out.Listening = []api.GuestListener{
 				{Address: "::", Port: 80, PID: 123, Program: "httpd\x1b[2J", Door: "127.0.0.1:8080"}, {Address: "127.0.0.1", Port: 5432},
 			}
 			out.More = 3

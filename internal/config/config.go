@@ -32,6 +32,7 @@ type File struct {
 
 	Storage   Storage   `toml:"storage"`
 	Network   Network   `toml:"network"`
+	DNS       DNS       `toml:"dns"`
 	Metrics   Metrics   `toml:"metrics"`
 	Admission Admission `toml:"admission"`
 	Quota     Quota     `toml:"quota"`
@@ -151,6 +152,11 @@ func (a *Allow) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// DNS says where the host's programs can ask for VMs by their names.
+type DNS struct {
+	Listen Loopback `toml:"listen"` // where another has that port, one of the next
+}
+
 // Metrics says where the daemon's figures can be read besides its socket.
 type Metrics struct {
 	Listen Loopback `toml:"listen"` // the zero value is nowhere
@@ -169,7 +175,7 @@ func (l *Loopback) UnmarshalText(text []byte) error {
 	case err != nil:
 		return bad("it is no IP address with a port")
 	case !addr.Addr().Unmap().IsLoopback():
-		return bad("it is no loopback address: figures are for this host only")
+		return bad("it is no loopback address: this is for the host only")
 	case addr.Port() == 0:
 		return bad("the port is missing")
 	}
@@ -339,6 +345,7 @@ type Served struct {
 	Socket    string
 	Storage   Storage
 	Network   network.Policy
+	DNS       netip.AddrPort
 	Metrics   netip.AddrPort // invalid is nowhere
 	VM        Defaults
 	Admission Admission
@@ -377,7 +384,7 @@ func LoadDaemon(path string) (Served, error) {
 		}
 		*p = abs
 	}
-	return Served{Daemon: *d, Socket: f.Socket, Storage: f.Storage, Network: f.Network.policy(), Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
+	return Served{Daemon: *d, Socket: f.Socket, Storage: f.Storage, Network: f.Network.policy(), DNS: f.DNS.Listen.AddrPort, Metrics: f.Metrics.Listen.AddrPort, Admission: f.Admission, Quota: f.Quota, UserQuota: users, VM: f.VM.defaults()}, nil
 }
 
 // byUID reads the names of tables as users.
@@ -398,6 +405,7 @@ func defaults() File {
 	return File{
 		VM:      VM{Image: "debian:12", VCPU: 2, Memory: Size(vm.GiB), WorkDisk: Size(8 * vm.GiB), Locale: Locale{"C.UTF-8"}},
 		Daemon:  Daemon{Group: "banger", LogLevel: Level(slog.LevelInfo), BootTimeout: Duration(time.Minute), StopTimeout: Duration(30 * time.Second), TrashGrace: Duration(7 * 24 * time.Hour), TAPPool: 4},
+		DNS:     DNS{Loopback{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 42069)}},
 		Network: Network{NAT: true, Egress: Egress{network.EgressAll}},
 		// A guest comes to its full memory in time; what is beyond the host's ends with a killed VM.
 		Admission: Admission{MemoryOvercommit: 1},

@@ -89,6 +89,7 @@ func daemonKeys(f *File) []key {
 		{"BANGER_NETWORK_NAT6", truth(&f.Network.NAT6)},
 		{"BANGER_NETWORK_EGRESS", unmarshal(&f.Network.Egress)},
 		{"BANGER_NETWORK_ALLOW", unmarshal(&f.Network.Allow)},
+		{"BANGER_DNS_LISTEN", unmarshal(&f.DNS.Listen)},
 		{"BANGER_METRICS_LISTEN", unmarshal(&f.Metrics.Listen)},
 		{"BANGER_ADMISSION_MEMORY_OVERCOMMIT", factor(&f.Admission.MemoryOvercommit)},
 		{"BANGER_ADMISSION_LOW_WATER", unmarshal(&f.Admission.LowWater)},

@@ -14,6 +14,8 @@ import (
 	"banger/internal/fault"
 	"banger/internal/host/door"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
 	"banger/internal/host/handover"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
@@ -43,6 +45,7 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 	d.layout = vm.Layout{State: t.TempDir()}
 	d.driver = firecracker.New("none", d.layout, nil, d.log)
 	d.subnet = &subnet{}
+	d.gate = &gate{tables: firewall.New("ab12"), others: others.New("ab12", nil, t.TempDir()), log: d.log}
 	var err error
 	if d.store, err = store.Open(t.Context(), d.layout.State); err != nil {
 		t.Fatal(err)

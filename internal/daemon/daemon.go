@@ -35,6 +35,9 @@ import (
 	"banger/internal/host/door"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
+	"banger/internal/host/forwarding"
 	"banger/internal/host/handover"
 	"banger/internal/host/kvm"
 	"banger/internal/host/link"
@@ -66,12 +69,14 @@ type Daemon struct {
 
 	socket    *socket
 	sockets   *handover.Sockets // all but that one
+	listeners listeners
 	store     *store.Store
 	rebuilt   *store.Rebuilt // nil unless this daemon had to
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
 	doors     *door.Doors
+	gate      *gate
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -134,9 +139,16 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	if err := d.store.Note(ctx, event.OfDaemon(event.DaemonStarted, buildString())); err != nil {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
+	defer d.serveNames(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
+	}
+	// Before that: what is taken back must find the rules that are wanted, also where they are of another build.
+	if guests, err := d.guests(ctx); err != nil {
+		return err
+	} else if err := d.gate.tables.Rebuild(ctx, guests); err != nil {
+		d.log.Error("make the firewall anew", "error", err)
 	}
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
@@ -153,6 +165,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
+	open := d.keepGate(ctx)
 	hide := d.serveMetrics(ctx)
 	d.sockets.CloseRest() // whoever wants one that an older build left has it by now
 	failed := make(chan error, 1)
@@ -191,6 +204,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop()
 	leave()
 	dry()
+	open()
 	hide()
 	d.doors.Shut()
 	d.manager.Close()
@@ -244,6 +258,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
 	d.doors = door.New(d.sockets, func(ctx context.Context, id vm.ID, port int) (net.Conn, error) { return d.manager.Enter(ctx, id, port) }, d.log)
+	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
@@ -271,7 +286,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
 		&doorway.Feature{Doors: d.doors, Fleet: d.store, Root: door.Root()},
-		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
+		&nic.Feature{Links: d.links, Gate: d.gate, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},

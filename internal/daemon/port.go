@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 
-	"banger/internal/fault"
 	"banger/internal/server"
 )
 
@@ -20,9 +19,12 @@ func (d *Daemon) serveMetrics(ctx context.Context) (stop func()) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr.String())
 	if err != nil {
-		d.log.Error("metrics are not served", "error", fault.System(err, "listen on", addr.String()), "hint", "choose another port in [metrics] and restart the daemon")
+		err = refused(err, addr)
+		d.listeners.note("metrics", addr.String(), err)
+		d.log.Error("metrics are not served", "error", err, "hint", "choose another port in [metrics] and restart the daemon")
 		return func() {}
 	}
+	d.listeners.note("metrics", addr.String(), nil)
 	srv := server.NewMetrics(d, d.log)
 	done := make(chan struct{})
 	go func() {

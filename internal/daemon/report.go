@@ -26,7 +26,7 @@ func (d *Daemon) Status(ctx context.Context) (api.Status, error) {
 		Build: buildinfo.Current(), PID: os.Getpid(), Started: d.started, Instance: d.tag,
 		StateDir: d.cfg.StateDir, RuntimeDir: d.cfg.RuntimeDir, Socket: d.cfg.Socket, Log: d.layout.DaemonLog(),
 		Bridge: d.tag.Bridge(0), VMs: map[string]int{}, Commits: d.store.Commits(), Children: d.children.Load(),
-		Goroutines: runtime.NumGoroutine(),
+		Goroutines: runtime.NumGoroutine(), Listeners: d.listeners.list(),
 	}
 	if r := d.rebuilt; r != nil {
 		st.Rebuilt = &api.Rebuilt{At: r.At, Why: r.Why, SetAside: r.SetAside, VMs: r.VMs}

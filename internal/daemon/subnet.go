@@ -24,8 +24,20 @@ type subnet struct {
 		SetULA(ctx context.Context, p netip.Prefix) error
 	}
 
-	mu   sync.Mutex
-	kept network.Space
+	mu    sync.Mutex
+	kept  network.Space
+	found []func(network.Space) // called once it is
+}
+
+// whenThere calls f once there is a subnet, which may be now.
+func (s *subnet) whenThere(f func(network.Space)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept.Subnet.IsValid() {
+		f(s.kept)
+		return
+	}
+	s.found = append(s.found, f)
 }
 
 // now returns it. While there is none, its subnet is not valid.
@@ -51,6 +63,9 @@ func (s *subnet) Require(ctx context.Context) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	s.kept = network.Space{Tag: s.tag, Subnet: p, ULA: ula}
+	for _, f := range s.found {
+		f(s.kept)
+	}
 	return p, nil
 }
 

@@ -72,6 +72,25 @@ func (s Space) in6(block int, a netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
+// Gateways are the host's addresses towards guests, of each bridge that there may be.
+func (s Space) Gateways() []netip.Addr {
+	if !s.Subnet.IsValid() {
+		return nil
+	}
+	var out []netip.Addr
+	blocks := 1 << max(0, blockBits-s.Subnet.Bits())
+	for a, n := s.Subnet.Addr().Next(), 0; n < blocks; n++ {
+		out = append(out, a)
+		if s.ULA.IsValid() {
+			out = append(out, s.in6(n, a))
+		}
+		four := a.As4()
+		binary.BigEndian.PutUint32(four[:], binary.BigEndian.Uint32(four[:])+1<<(32-blockBits))
+		a = netip.AddrFrom4(four)
+	}
+	return out
+}
+
 // Has reports whether a lease is what a VM with its address gets here.
 func (s Space) Has(l vm.Lease) bool {
 	fresh, ok := s.Lease(l.Address.Addr())

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -136,4 +137,22 @@ func TestPickedLeasesFit(t *testing.T) {
 			t.Fatalf("%+v", l)
 		}
 	})
+}
+
+func TestGateways(t *testing.T) {
+	for _, c := range []struct {
+		subnet, want string
+	}{
+		{"10.223.0.0/22", "10.223.0.1 fd00:ba::adf:1"},
+		{"10.223.0.0/29", "10.223.0.1 fd00:ba::adf:1"},
+		{"10.223.0.0/21", "10.223.0.1 fd00:ba::adf:1 10.223.4.1 fd00:ba:0:1::adf:401"},
+	} {
+		s := network.Space{Subnet: netip.MustParsePrefix(c.subnet), ULA: netip.MustParsePrefix("fd00:ba::/48")}
+		if got := strings.Trim(fmt.Sprint(s.Gateways()), "[]"); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.subnet, got, c.want)
+		}
+	}
+	if got := (network.Space{}).Gateways(); got != nil {
+		t.Errorf("of no subnet: %v", got)
+	}
 }

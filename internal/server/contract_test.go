@@ -106,7 +106,7 @@ func TestEveryRoute(t *testing.T) {
 				{Spec: "8080:80", Address: "127.0.0.1", HostPort: 8080, GuestPort: 80, State: api.DoorOpen},
 				{Spec: "9090:90", Address: "127.0.0.1", HostPort: 9090, GuestPort: 90, State: api.DoorFailed, Error: fault.New(fault.InUse, "taken")},
 			},
-			Listening: []api.Listener{
+			Listening: []api.GuestListener{
 				{Address: "::", Port: 80, PID: 7, Program: "httpd", Door: "127.0.0.1:8080"}, {Address: "127.0.0.1", Port: 90},
 			},
 			More: 2,

@@ -20,7 +20,7 @@ func (s *server) ports(a huma.API) {
 			if err != nil {
 				return nil, outcome(err)
 			}
-			out := api.Ports{Doors: doors(v, s.Daemon.ClosedDoors(v.ID)), Listening: []api.Listener{}}
+			out := api.Ports{Doors: doors(v, s.Daemon.ClosedDoors(v.ID)), Listening: []api.GuestListener{}}
 			if v.State == vm.Running {
 				all, err := s.Verbs.Listeners(ctx, callerOf(ctx), string(v.ID))
 				out.Listening, out.More, out.Error = listeners(all, out.Doors), all.More, fault.From(err)
@@ -47,14 +47,14 @@ func doors(v vm.VM, closed map[vm.Door]error) []api.Door {
 	return out
 }
 
-func listeners(all agentproto.Listeners, doors []api.Door) []api.Listener {
-	out := []api.Listener{}
+func listeners(all agentproto.Listeners, doors []api.Door) []api.GuestListener {
+	out := []api.GuestListener{}
 	for _, l := range all.All {
 		at, err := netip.ParseAddrPort(l.Address)
 		if err != nil {
 			continue
 		}
-		x := api.Listener{Address: at.Addr().String(), Port: int(at.Port()), PID: l.PID, Program: l.Program}
+		x := api.GuestListener{Address: at.Addr().String(), Port: int(at.Port()), PID: l.PID, Program: l.Program}
 		for _, d := range doors {
 			if d.GuestPort == x.Port && d.State == api.DoorOpen && x.Door == "" {
 				x.Door = netip.AddrPortFrom(netip.MustParseAddr(d.Address), uint16(d.HostPort)).String()

@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"banger/internal/fault"
+	"banger/internal/store"
 	"banger/internal/vm"
 )
 
@@ -101,6 +103,7 @@ func TestStoreIsAMap(t *testing.T) {
 		if got, want := sketch(all, records), m.sketch(); got != want {
 			t.Fatalf("the store holds\n%swant\n%s", got, want)
 		}
+		finds(t, s, m)
 		page, err := s.Events(t.Context(), told, 1000)
 		if err != nil {
 			t.Fatal(err)
@@ -116,6 +119,29 @@ func TestStoreIsAMap(t *testing.T) {
 			t.Fatalf("told were\n%q\nwant\n%q", news, m.news)
 		}
 	})
+}
+
+// finds holds that VMs are found by name and address exactly as the model has them.
+func finds(t *rapid.T, s *store.Store, m model) {
+	running, leased := map[string]vm.Lease{}, map[netip.Addr]string{}
+	for _, v := range m.vms {
+		if v.State == vm.Running {
+			running[v.Name] = v.Lease
+		}
+		leased[v.Lease.Address.Addr()] = v.Name
+	}
+	for _, name := range []string{"", "a", "b", "c", "d"} {
+		want, runs := running[name]
+		if got, ok, err := s.Named(t.Context(), name); err != nil || ok != runs || ok && got != want {
+			t.Fatalf("by its name %q: %v, %v, %v, want %v, %v", name, got, ok, err, want, runs)
+		}
+	}
+	for a := netip.MustParseAddr("10.9.8.1"); a != netip.MustParseAddr("10.9.8.7"); a = a.Next() {
+		want := leased[a]
+		if got, ok, err := s.At(t.Context(), a); err != nil || ok != (want != "") || got.Name != want {
+			t.Fatalf("at %s: %q, %v, %v, want %q", a, got.Name, ok, err, want)
+		}
+	}
 }
 
 // model is what the store should hold.

@@ -66,6 +66,7 @@ func status(a *app.App, s api.Status) {
 		term.Text("operations"), term.Text(strings.Join(running, ", ")),
 		term.Text("firecracker"), firecracker,
 		term.Text("bridge"), term.Text(strings.TrimSpace(s.Bridge+" "+s.Subnet+" "+s.Subnet6)),
+		term.Text("listeners"), listeners(p, s.Listeners),
 		term.Text("spare TAPs"), term.Text(spareTAPs(s.SpareTAPs)),
 		term.Text("instance"), term.Text(string(s.Instance)),
 		term.Text("socket"), term.Text(s.Socket),
@@ -74,6 +75,21 @@ func status(a *app.App, s api.Status) {
 		term.Text("log"), term.Text(s.Log),
 		term.Text("database"), rebuilt(p, s.Rebuilt),
 	)
+}
+
+// listeners has one behind another, and those that fail with their reason.
+func listeners(p term.Palette, all []api.Listener) term.Cell {
+	var c term.Cell
+	var parts []string
+	for _, l := range all {
+		text := l.Name + " " + l.Address
+		if l.Error != "" {
+			text, c.Style = l.Name+" fails: "+l.Error, p.Red
+		}
+		parts = append(parts, text)
+	}
+	c.Text = strings.Join(parts, ", ")
+	return c
 }
 
 // spareTAPs is empty where none are kept.

@@ -32,9 +32,10 @@ type Firewall struct {
 
 	mu      sync.Mutex
 	guests  map[string]*guest // by TAP, as the tables are to have them
-	known   bool              // what the kernel's learned addresses are has been read
-	rules   [][]uint64        // handles at the last rebuild
-	checked uint32            // the kernel's generation in which the tables were whole; 0 is none
+	byAddr  map[netip.Addr]*guest
+	known   bool       // what the kernel's learned addresses are has been read
+	rules   [][]uint64 // handles at the last rebuild
+	checked uint32     // the kernel's generation in which the tables were whole; 0 is none
 }
 
 // guest is one in the tables.
@@ -63,7 +64,8 @@ const MaxLearned = 1024
 // New returns the firewall of the instance with this tag.
 func New(tag vm.Tag) *Firewall {
 	group, _ := strconv.ParseUint(string(tag), 16, 16) // a tag is 4 hexadecimal digits
-	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0)), guests: map[string]*guest{}}
+	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0))}
+	f.forgetAll()
 	f.chains = f.families.chains(tag, f.group)
 	return f
 }
@@ -79,23 +81,17 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	now := time.Now()
 	next := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
 	old := map[element]struct{}{}
-	for tap, other := range f.guests {
-		// An address has one guest: who had it before has gone, whatever was not told.
-		if tap == g.TAP || other.Address == g.Address || other.MAC == g.MAC {
-			maps.Copy(old, other.elements)
-			if tap != g.TAP {
-				delete(f.guests, tap)
-			}
+	var before []*guest
+	for _, was := range f.replaced(g) {
+		maps.Copy(old, was.elements)
+		before = append(before, was)
+		if was.TAP == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
+			next.learned = keep(was.learned, g.Policy, now)
 		}
+		f.remove(was)
 	}
-	was := f.guests[g.TAP]
-	if was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
-		next.learned = keep(was.learned, g.Policy, now)
-	}
-	f.guests[g.TAP] = next
+	f.insert(next)
 	gone, come := difference(old, next.elements), difference(next.elements, old)
-	lost := was != nil && len(was.learned) != len(next.learned)
-	natted := was != nil && (was.Policy.NAT != g.Policy.NAT || was.Policy.NAT6 != g.Policy.NAT6)
 	err := f.change(ctx, func(c *nftables.Conn) error {
 		if err := f.put(c.SetDeleteElements, gone); err != nil {
 			return err
@@ -103,18 +99,16 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		if err := f.put(c.SetAddElements, come); err != nil {
 			return err
 		}
-		if !lost && !natted {
-			return nil
-		}
-		return f.relearn(c, was, next, now)
+		return f.relearn(c, before, next, now)
 	})
-	if err == nil && was != nil && (len(gone) > 0 || len(come) > 0 || lost) {
-		err = f.forget(func(src, dst netip.Addr) bool { return next.has(src) || next.has(dst) })
+	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
+		err = f.forget(next.has)
 	}
 	return f.explain("set firewall of", g.TAP, err)
 }
 
-// Drop takes a guest out, with what it learned and the connections that it had. Gone is success.
+// Drop takes a guest out, with what it learned and the connections that it had; the last one takes the tables along. Gone is
+// success.
 func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,13 +116,18 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	if g == nil {
 		return nil
 	}
-	delete(f.guests, tap)
-	err := f.change(ctx, func(c *nftables.Conn) error {
-		if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
-			return err
-		}
-		return f.relearn(c, g, &guest{}, time.Now())
-	})
+	f.remove(g)
+	var err error
+	if len(f.guests) == 0 {
+		err = f.removeTables()
+	} else {
+		err = f.change(ctx, func(c *nftables.Conn) error {
+			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
+				return err
+			}
+			return f.relearn(c, []*guest{g}, &guest{}, time.Now())
+		})
+	}
 	if err == nil {
 		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
 	}
@@ -155,33 +154,33 @@ func (f *Firewall) Guests(ctx context.Context) ([]string, error) {
 }
 
 // Rebuild makes both tables anew with these guests, in one transaction: there is no moment without rules. What was learned
-// stays, with the time that is left of it, and connections go on that the policies allow. A daemon that starts calls it first.
+// stays, with the time that is left of it, and connections go on that the policies allow. Without guests there are no tables.
+// A daemon that starts calls it first.
 func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	next := make(map[string]*guest, len(guests))
-	byAddr := make(map[netip.Addr]*guest, len(guests))
+	was := f.guests
+	f.forgetAll()
 	for _, g := range guests {
 		n := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
-		if was := f.guests[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
+		if was := was[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
 			n.learned = keep(was.learned, g.Policy, now)
 		}
-		next[g.TAP], byAddr[g.Address] = n, n
-		if g.Address6.IsValid() {
-			byAddr[g.Address6] = n
-		}
+		f.insert(n)
+	}
+	if len(guests) == 0 {
+		return f.explain("remove firewall", f.name, f.removeTables())
 	}
 	if !f.known {
-		if err := f.readLearned(byAddr, now); err != nil {
+		if err := f.readLearned(now); err != nil {
 			return f.explain("read learned addresses of", f.name, err)
 		}
 		f.known = true
 	}
-	f.guests = next
 	err := f.rebuild(ctx)
 	if err == nil {
-		err = f.forget(func(netip.Addr, netip.Addr) bool { return true })
+		err = f.forget(func(netip.Addr) bool { return true })
 	}
 	return f.explain("build firewall", f.name, err)
 }
@@ -190,6 +189,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 func (f *Firewall) Ensure(ctx context.Context) (mended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.guests) == 0 {
+		return false, ctx.Err()
+	}
 	whole, err := f.whole()
 	if err == nil && !whole {
 		mended, err = true, f.rebuild(ctx)
@@ -204,14 +206,20 @@ func (f *Firewall) Remove(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f.guests, f.known, f.rules, f.checked = map[string]*guest{}, false, nil, 0
-	return f.explain("remove firewall", f.name, transact(func(c *nftables.Conn) error {
+	return f.explain("remove firewall", f.name, f.removeTables())
+}
+
+// removeTables removes them. f.mu is held.
+func (f *Firewall) removeTables() error {
+	f.forgetAll()
+	f.known, f.rules, f.checked = false, nil, 0
+	return transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
 			c.DelTable(t)
 		}
 		return nil
-	}))
+	})
 }
 
 // change makes a transaction. Where the tables are not what it takes them for, all of them are made anew. f.mu is held.
@@ -219,6 +227,8 @@ func (f *Firewall) change(ctx context.Context, fill func(c *nftables.Conn) error
 	if f.rules == nil {
 		return f.rebuild(ctx)
 	}
+	whole := f.checked
+	f.checked = 0
 	err := transact(fill)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
 		return f.rebuild(ctx)
@@ -227,7 +237,7 @@ func (f *Firewall) change(ctx context.Context, fill func(c *nftables.Conn) error
 		return err
 	}
 	// Ours was one transaction: if the kernel has counted one since the tables were whole, they are still.
-	if now, err := generation(); err == nil && now == f.checked+1 {
+	if now, err := generation(); err == nil && whole != 0 && now-whole <= 1 {
 		f.checked = now
 	}
 	return nil
@@ -289,13 +299,22 @@ func (f *Firewall) whole() (bool, error) {
 	if !slices.EqualFunc(rules, f.rules, slices.Equal[[]uint64]) {
 		return false, nil
 	}
-	want := map[element]struct{}{}
+	const forever = time.Hour
+	want := map[element]time.Duration{}
+	learned, moment := map[string][]nftables.SetElement{}, time.Now()
 	for _, g := range f.guests {
-		maps.Copy(want, g.elements)
+		for e := range g.elements {
+			want[e] = forever
+		}
+		g.lessons(learned, moment)
 	}
-	n := 0
+	for set, all := range learned {
+		for _, e := range all {
+			want[element{set: set, key: string(e.Key)}] = e.Timeout
+		}
+	}
 	for _, s := range f.families.sets {
-		if !fixed(s) {
+		if s.Dynamic {
 			continue
 		}
 		all, err := dump(s)
@@ -303,17 +322,55 @@ func (f *Firewall) whole() (bool, error) {
 			return false, err
 		}
 		for _, e := range all {
-			if _, ok := want[element{s.Name, string(e.Key), string(e.KeyEnd)}]; !ok {
+			key := element{s.Name, string(e.Key), string(e.KeyEnd)}
+			if _, ok := want[key]; !ok && !s.HasTimeout { // memory may think of one as just expired
 				return false, nil
 			}
-			n++
+			delete(want, key)
 		}
 	}
-	if n != len(want) {
-		return false, nil
+	for _, left := range want {
+		if left > time.Second { // and the kernel of others
+			return false, nil
+		}
 	}
 	f.checked = now
 	return true, nil
+}
+
+// forgetAll leaves memory without guests. f.mu is held, as below.
+func (f *Firewall) forgetAll() {
+	f.guests, f.byAddr = map[string]*guest{}, map[netip.Addr]*guest{}
+}
+
+func (f *Firewall) insert(g *guest) {
+	f.guests[g.TAP] = g
+	for _, a := range addresses(g.Guest) {
+		f.byAddr[a] = g
+	}
+}
+
+func (f *Firewall) remove(g *guest) {
+	delete(f.guests, g.TAP)
+	for _, a := range addresses(g.Guest) {
+		delete(f.byAddr, a)
+	}
+}
+
+// replaced are the guests that go when this one comes: itself, and who has what only one can have. That one has gone, whatever
+// was not told.
+func (f *Firewall) replaced(g network.Guest) []*guest {
+	var all []*guest
+	add := func(was *guest) {
+		if was != nil && !slices.Contains(all, was) {
+			all = append(all, was)
+		}
+	}
+	add(f.guests[g.TAP])
+	for _, a := range addresses(g) {
+		add(f.byAddr[a])
+	}
+	return all
 }
 
 // has reports whether an address is the guest's.

@@ -27,7 +27,9 @@ func (f *Firewall) Learn(ctx context.Context, tap, name string, addrs []netip.Ad
 	for _, a := range addrs {
 		l := lesson{name, now.Add(ttl)}
 		if had, ok := g.learned[a]; ok && had.ends.After(l.ends) {
-			l.ends = had.ends
+			if l.ends = had.ends; l == had {
+				continue
+			}
 		}
 		g.learned[a], come.learned[a] = l, l
 	}
@@ -36,7 +38,7 @@ func (f *Firewall) Learn(ctx context.Context, tap, name string, addrs []netip.Ad
 		delete(g.learned, a)
 		delete(come.learned, a)
 	}
-	err := f.change(ctx, func(c *nftables.Conn) error { return f.relearn(c, gone, come, now) })
+	err := f.change(ctx, func(c *nftables.Conn) error { return f.relearn(c, []*guest{gone}, come, now) })
 	return f.explain("let out", tap, err)
 }
 
@@ -93,29 +95,48 @@ func keep(learned map[netip.Addr]lesson, p network.Policy, now time.Time) map[ne
 	return kept
 }
 
-// relearn takes out what the one guest learned and puts in what the other did. The kernel may have forgotten an element
-// meanwhile, which could then not be deleted, and one that it has does not take a new time before Linux 6.12: so each is
-// added, deleted and added.
-func (f *Firewall) relearn(c *nftables.Conn, gone, come *guest, now time.Time) error {
+// relearn takes out what some guests learned and puts in what one did; what is the same is left alone. The kernel may have
+// forgotten an element meanwhile, which could then not be deleted, and one that it has does not take a new time before Linux
+// 6.12: so each is added, deleted and added.
+func (f *Firewall) relearn(c *nftables.Conn, gone []*guest, come *guest, now time.Time) error {
 	before, after := map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{}
-	gone.lessons(before, now)
+	for _, g := range gone {
+		g.lessons(before, now)
+	}
 	come.lessons(after, now)
 	for _, set := range []string{setLearned4, setLearned6} {
 		s := f.families.byName[set]
-		all := slices.Concat(before[set], after[set])
-		slices.SortFunc(all, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) })
-		all = slices.CompactFunc(all, func(a, b nftables.SetElement) bool { return bytes.Equal(a.Key, b.Key) })
-		if err := each(c.SetAddElements, s, all); err != nil {
+		out, in := without(before[set], after[set]), without(after[set], before[set])
+		both := slices.CompactFunc(slices.SortedFunc(slices.Values(slices.Concat(out, in)), byKey), sameKey)
+		if err := each(c.SetAddElements, s, both); err != nil {
 			return err
 		}
-		if err := each(c.SetDeleteElements, s, all); err != nil {
+		if err := each(c.SetDeleteElements, s, both); err != nil {
 			return err
 		}
-		if err := each(c.SetAddElements, s, after[set]); err != nil {
+		if err := each(c.SetAddElements, s, in); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func byKey(a, b nftables.SetElement) int    { return bytes.Compare(a.Key, b.Key) }
+func sameKey(a, b nftables.SetElement) bool { return bytes.Equal(a.Key, b.Key) }
+
+// without leaves out what is the same in both, with its time.
+func without(all, other []nftables.SetElement) []nftables.SetElement {
+	same := make(map[string]nftables.SetElement, len(other))
+	for _, e := range other {
+		same[string(e.Key)] = e
+	}
+	var left []nftables.SetElement
+	for _, e := range all {
+		if o, ok := same[string(e.Key)]; !ok || o.Timeout != e.Timeout || o.Comment != e.Comment {
+			left = append(left, e)
+		}
+	}
+	return left
 }
 
 // lessons are the elements of what a guest learned, by set; none in a family in which it does not get out.
@@ -135,7 +156,7 @@ func (g *guest) lessons(bySet map[string][]nftables.SetElement, now time.Time) {
 }
 
 // readLearned takes over what another daemon's guests had learned by the kernel's tables.
-func (f *Firewall) readLearned(byAddr map[netip.Addr]*guest, now time.Time) error {
+func (f *Firewall) readLearned(now time.Time) error {
 	for _, set := range []string{setLearned4, setLearned6} {
 		all, err := dump(f.families.byName[set])
 		if err != nil {
@@ -145,7 +166,7 @@ func (f *Firewall) readLearned(byAddr map[netip.Addr]*guest, now time.Time) erro
 			half := len(e.Key) / 2
 			src, _ := netip.AddrFromSlice(e.Key[:half])
 			dst, ok := netip.AddrFromSlice(e.Key[half:])
-			g := byAddr[src]
+			g := f.byAddr[src]
 			if g == nil || !ok || e.Expires <= 0 {
 				continue
 			}

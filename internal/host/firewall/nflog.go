@@ -38,7 +38,7 @@ const (
 
 // What is said to the kernel's nfnetlink_log, from its header.
 const (
-	nflogPacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
+	nflogPacket = unix.NFNL_SUBSYS_ULOG << 8
 	nflogConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
 
 	attrConfigCommand   = 1
@@ -62,7 +62,7 @@ func (f *Firewall) Refusals(ctx context.Context, each func(Refusal)) error {
 	if err != nil {
 		return f.explain("listen for refusals of", f.name, err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := f.bind(c); err != nil {
 		if errors.Is(err, unix.EBUSY) {
 			return fault.New(fault.InUse, "another program takes the messages of NFLOG group %d", f.group).WithOp("listen for refusals of", f.name).
@@ -132,13 +132,11 @@ func (f *Firewall) bind(c *netlink.Conn) error {
 func (f *Firewall) place(r *Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for tap, g := range f.guests {
-		if g.has(r.Source.Addr()) {
-			r.TAP, r.VM = tap, g.ID
-		}
-		if g.has(r.Destination.Addr()) {
-			r.Towards = ToGuest
-		}
+	if g := f.byAddr[r.Source.Addr()]; g != nil {
+		r.TAP, r.VM = g.TAP, g.ID
+	}
+	if f.byAddr[r.Destination.Addr()] != nil {
+		r.Towards = ToGuest
 	}
 }
 

@@ -30,33 +30,33 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 	taps := tag.TAPs()
 	arp := chain{f.regular(f.bridge, "arp"), [][]expr.Any{
 		rule(nh(0, 6), isNot(0, 1, 8, 0, 6, 4), drop()), // Ethernet and IPv4, nothing else
-		rule(iifTo(1), nhTo(12, 8, 6), notIn(setMACs), drop()),
+		rule(fromTAP(), nhTo(12, 8, 6), notIn(setMACs), drop()),
 		rule(nh(6, 2), is(0, 1), nh(14, 4), is(0, 0, 0, 0), accept()), // a probe: is the address free?
-		rule(iifTo(1), nhTo(12, 14, 4), in(setAddrs4), accept()),
+		rule(fromTAP(), nhTo(12, 14, 4), in(setAddrs4), accept()),
 		rule(drop()),
 	}}
 	ipv4 := chain{f.regular(f.bridge, "ipv4"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(0, 67), drop()), // a guest gives no leases
-		rule(iifTo(1), nhTo(12, 12, 4), in(setAddrs4), accept()),
+		rule(fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
 		rule(nh(12, 8), is(0, 0, 0, 0, 255, 255, 255, 255), l4(unix.IPPROTO_UDP), th(0, 4), is(0, 68, 0, 67), accept()),
 		rule(drop()),
 	}}
 	icmpv6 := func(kind byte) []expr.Any { return rule(l4(unix.IPPROTO_ICMPV6), th(0, 1), is(kind)) }
 	nobody := rule(nh(8, 16), is(make([]byte, 16)...))
-	ownTarget := rule(iifTo(1), thTo(2, 8, 16))
+	ownTarget := rule(fromTAP(), thTo(2, 8, 16))
 	ipv6 := chain{f.regular(f.bridge, "ipv6"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(2, 35), drop()), // DHCPv6, from a server's port
 		rule(icmpv6(134), drop()),                               // router advertisement
 		rule(icmpv6(137), drop()),                               // redirect
 		rule(icmpv6(136), ownTarget, notIn(setAddrs6), drop()),
-		rule(iifTo(1), nhTo(2, 8, 16), in(setAddrs6), accept()),
+		rule(fromTAP(), nhTo(2, 8, 16), in(setAddrs6), accept()),
 		rule(nobody, icmpv6(135), ownTarget, in(setAddrs6), accept()), // is the address free?
 		rule(nobody, icmpv6(143), accept()),                           // multicast listener reports
 		rule(nobody, icmpv6(131), accept()),
 		rule(drop()),
 	}}
 	guard := chain{f.regular(f.bridge, "guard"), [][]expr.Any{
-		rule(iifTo(1), llTo(12, 6, 6), notIn(setMACs), drop()),
+		rule(fromTAP(), llTo(12, 6, 6), notIn(setMACs), drop()),
 		rule(ll(12, 2), is(8, 0), goTo("ipv4")), // as it was sent: a frame with a VLAN's tag is none of these
 		rule(ll(12, 2), is(8, 6), goTo("arp")),
 		rule(ll(12, 2), is(0x86, 0xdd), goTo("ipv6")),
@@ -65,13 +65,9 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 	return []chain{
 		arp, ipv4, ipv6, guard,
 		{f.base(f.bridge, "prerouting", nftables.ChainHookPrerouting, early), [][]expr.Any{rule(iif(taps), goTo("guard"))}},
-		// Frames to link-local groups of the standard come in past prerouting, and a bridge learns their source.
-		{f.base(f.bridge, "input", nftables.ChainHookInput, early), [][]expr.Any{
-			rule(iif(taps), iifTo(1), llTo(12, 6, 6), notIn(setMACs), drop()),
-		}},
 		{f.base(f.bridge, "forward", nftables.ChainHookForward, early), [][]expr.Any{
-			rule(iif(taps), oifTo(1), in(setApart), drop()),
-			rule(oif(taps), iifTo(1), in(setApart), drop()),
+			rule(iif(taps), toTAP(), in(setApart), drop()),
+			rule(oif(taps), fromTAP(), in(setApart), drop()),
 		}},
 	}
 }
@@ -174,13 +170,17 @@ func rule(parts ...any) []expr.Any {
 // Registers: 1 to 4 have 16 bytes each; 8 to 23 are the same memory in pieces of 4 bytes. Where one is not named it is 1.
 
 func meta(key expr.MetaKey) expr.Any { return &expr.Meta{Key: key, Register: 1} }
-func iifTo(register uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register} }
-func oifTo(register uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register} }
-func iif(prefix string) []expr.Any   { return rule(iifTo(1), is([]byte(prefix)...)) }
-func oif(prefix string) []expr.Any   { return rule(oifTo(1), is([]byte(prefix)...)) }
-func l4(protocol byte) []expr.Any    { return rule(meta(expr.MetaKeyL4PROTO), is(protocol)) }
-func ipv4() []expr.Any               { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV4)) }
-func ipv6() []expr.Any               { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV6)) }
+
+func fromTAP() expr.Any { return meta(expr.MetaKeyIIFNAME) }
+
+func toTAP() expr.Any              { return meta(expr.MetaKeyOIFNAME) }
+func iif(prefix string) []expr.Any { return rule(meta(expr.MetaKeyIIFNAME), is([]byte(prefix)...)) }
+
+func oif(prefix string) []expr.Any { return rule(meta(expr.MetaKeyOIFNAME), is([]byte(prefix)...)) }
+func l4(protocol byte) []expr.Any  { return rule(meta(expr.MetaKeyL4PROTO), is(protocol)) }
+func ipv4() []expr.Any             { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV4)) }
+
+func ipv6() []expr.Any { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV6)) }
 
 // The three headers by their names in nft: link layer, network, transport.
 

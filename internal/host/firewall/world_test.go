@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ type place struct {
 	t    *testing.T
 	work chan func()
 	ns   *os.File
+	peer atomic.Value // text: who connected last to what the place echoes
 }
 
 func newPlace(t *testing.T) *place {
@@ -59,6 +62,23 @@ func (p *place) do(f func()) {
 	done := make(chan struct{})
 	p.work <- func() { defer close(done); f() }
 	<-done
+}
+
+// inside runs on a thread of its own that is in the place.
+func (p *place) inside(f func() error) {
+	p.t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this
+		err := unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		p.t.Error(err)
+	}
 }
 
 func (p *place) check(steps ...func() error) {
@@ -190,6 +210,18 @@ func (w *world) plug(g network.Guest) {
 	)
 }
 
+// netfilter says whether bridged frames come by the rules for what is routed, where the kernel can do that.
+func (w *world) netfilter(value string) {
+	for _, name := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
+		w.host.check(func() error {
+			if err := sysctl.Set(name, value); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+	}
+}
+
 // at runs a method of the firewall.
 func (w *world) at(f func() error) {
 	w.host.t.Helper()
@@ -219,13 +251,15 @@ func (p *place) echo(addr string) {
 		if err != nil {
 			return err
 		}
-		p.t.Cleanup(func() { l.Close(); pc.Close() })
+		p.t.Cleanup(func() { _, _ = l.Close(), pc.Close() })
 		go func() {
 			for {
 				c, err := l.Accept()
 				if err != nil {
 					return
 				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				p.peer.Store(host)
 				go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
 			}
 		}()

@@ -232,6 +232,9 @@ func (l *Links) ensureBridge(ctx context.Context, lease vm.Lease) (netlink.Link,
 			}
 		}
 	}
+	if err := learnNoLinkLocal(bridge); err != nil {
+		return nil, err
+	}
 	if err := ensureAddress(ctx, bridge, netip.PrefixFrom(lease.Gateway, lease.Address.Bits()), shared); err != nil {
 		return nil, err
 	}
