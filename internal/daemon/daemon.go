@@ -195,7 +195,9 @@ func (d *Daemon) answer(ctx context.Context) error {
 	// its queue for the next build.
 	srv.SetKeepAlivesEnabled(false)
 	_ = d.socket.Close() // closed already where serving on it failed
+	var patience time.Duration
 	if errors.Is(outcome, errUpgrade) {
+		patience = doorDrain
 		// A verb may have begun since none ran.
 		late, cancel := context.WithTimeout(ctx, time.Minute)
 		_ = d.manager.Idle(late) // what takes longer is called off
@@ -206,7 +208,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	dry()
 	open()
 	hide()
-	d.doors.Shut()
+	d.doors.Shut(patience)
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)

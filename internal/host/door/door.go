@@ -34,7 +34,6 @@ const (
 	MaxConnections = 200
 
 	dialBudget  = 10 * time.Second
-	drainBudget = time.Second            // for what is under way when a daemon ends
 	acceptPause = 100 * time.Millisecond // after a failure, such as of too many open files
 )
 
@@ -184,9 +183,9 @@ func (ds *Doors) Free(addr netip.Addr) (uint16, error) {
 		WithHint("say which host port it is to be")
 }
 
-// Shut ends everything, once what is under way has had a moment to end by itself. What was left to another build before
+// Shut ends everything, once what is under way has had so long to end by itself. What was left to another build before
 // stays open, and who connects waits for that.
-func (ds *Doors) Shut() {
+func (ds *Doors) Shut(drain time.Duration) {
 	ds.mu.Lock()
 	for _, h := range ds.vms {
 		for _, o := range h.open {
@@ -200,7 +199,7 @@ func (ds *Doors) Shut() {
 		defer close(ended)
 		ds.connects.Wait()
 	}()
-	timer := time.NewTimer(drainBudget)
+	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	select {
 	case <-ended:
