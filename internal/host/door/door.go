@@ -170,7 +170,7 @@ const (
 // Free chooses a port on which nobody listens.
 func (ds *Doors) Free(addr netip.Addr) (uint16, error) {
 	for range freeTries {
-		at := netip.AddrPortFrom(addr, uint16(firstFree+rand.IntN(endFree-firstFree)))
+		at := netip.AddrPortFrom(addr, uint16(firstFree+rand.IntN(endFree-firstFree))) //nolint:gosec // that it can be guessed does no harm
 		l, err := listen(ds.ctx, at)
 		if err == nil {
 			return at.Port(), l.Close()
@@ -294,7 +294,7 @@ func (ds *Doors) accept(id vm.ID, h *house, o *open) {
 
 // lead joins a connection to one into the guest, and closes both.
 func (ds *Doors) lead(id vm.ID, o *open, near *net.TCPConn) {
-	defer near.Close()
+	defer func() { _ = near.Close() }()
 	ctx, cancel := context.WithTimeout(o.ctx, dialBudget)
 	defer cancel()
 	far, err := ds.dial(ctx, id, int(o.port.Load()))
