@@ -254,7 +254,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 	d.links = link.New(d.tag, d.cfg.TAPPool)
 	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
-	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
+	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, log: d.log, links: d.links, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
 	// now keeps the first of them from waiting.
 	if _, err := d.subnet.Require(ctx); err != nil {
@@ -291,7 +291,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		Snaps: snapdir.Dirs{Sparse: disks.PunchZeros}, Freeze: d.freeze, Warm: !d.cfg.Warm.Off,
 		Features: d.features,
 		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg), Refused: d.counts.refused,
-		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
+		Network: d.subnet, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
 			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,

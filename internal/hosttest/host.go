@@ -412,15 +412,17 @@ func (g *gated) Commit(ctx context.Context, c vm.Change) error {
 	return g.Store.Commit(ctx, c)
 }
 
+// Relet implements lifecycle.Store.
+func (g *gated) Relet(ctx context.Context, c vm.Change, pick lifecycle.LeasePicker) (vm.VM, error) {
+	if err := g.pass("commit " + string(c.VM.State)); err != nil {
+		return c.VM, err
+	}
+	return g.Store.Relet(ctx, c, pick)
+}
+
 func subnet() netip.Prefix { return netip.MustParsePrefix("198.18.0.0/24") }
 
-// Lease is a lease picker over a small subnet.
-func Lease(taken []netip.Addr) (vm.Lease, error) {
-	subnet := subnet()
-	for a := subnet.Addr().Next().Next(); subnet.Contains(a); a = a.Next() {
-		if !slices.Contains(taken, a) {
-			return vm.Lease{Address: netip.PrefixFrom(a, subnet.Bits()), Gateway: subnet.Addr().Next(), MAC: "02:00:" + fmt.Sprintf("%x:%x:%x:%x", a.As4()[0], a.As4()[1], a.As4()[2], a.As4()[3]), CID: 3}, nil
-		}
-	}
-	return vm.Lease{}, errors.New("no address left")
+// Network is a small one.
+func Network(tag vm.Tag) network.Space {
+	return network.Space{Tag: tag, Subnet: subnet(), ULA: network.NewULA([5]byte{1, 2, 3, 4, 5})}
 }

@@ -144,8 +144,7 @@ func (m *Manager) admitStart(ctx context.Context, job *op.Job, v vm.VM, hold []v
 		return v, err
 	}
 	v.State, v.Desired = vm.Starting, vm.Running
-	o := job.Snapshot()
-	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+	return m.commitStart(ctx, job, v, hold)
 }
 
 // roomFor reports whether a VM that is there may run now.

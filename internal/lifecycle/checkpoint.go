@@ -260,6 +260,10 @@ func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot
 		before.Spec = v.Spec
 		v, err = m.admitBackTo(ctx, job, v, then, running(b.Records))
 	}
+	if err == nil && v.Lease != then.Lease { // the guest adopts another
+		then.Lease = v.Lease
+		b, err = m.blueprint(then)
+	}
 	if err != nil {
 		return errors.Join(err, m.eraseAnyway(before, m.failed(job, err)))
 	}
@@ -285,8 +289,7 @@ func (m *Manager) admitBackTo(ctx context.Context, job *op.Job, v, then vm.VM, h
 	}
 	v.Spec.RootDisk, v.Spec.WorkDisk = max(v.Spec.RootDisk, then.Spec.RootDisk), max(v.Spec.WorkDisk, then.Spec.WorkDisk)
 	v.State, v.Desired = vm.Starting, vm.Running
-	o := job.Snapshot()
-	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+	return m.commitStart(ctx, job, v, hold)
 }
 
 // intendBefore commits that there is to be a VM with which the replaced disks go to the trash. It begins with those of

@@ -130,6 +130,13 @@ func verbs() []verb {
 	healing := func(act func(*world) error) func(*world) error {
 		return func(w *world) error { return errors.Join(act(w), w.m.Idle(w.t.Context())) }
 	}
+	moved := func(arrange func(*world)) func(*world) {
+		return func(w *world) {
+			arrange(w)
+			w.network = elsewhere()
+			w.boot()
+		}
+	}
 	lostOverlay := func(w *world) { created(w); w.host.LoseOverlay(w.find("dev").ID) }
 	return []verb{
 		{"reconcile a lost overlay", "dev", over(lostOverlay), reconciles, settled},
@@ -170,6 +177,8 @@ func verbs() []verb {
 			return w.end(w.m.Delete(w.t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true}))
 		}, besideSettled},
 		{"start", "dev", stopped, starts, settled},
+		{"start in another subnet", "dev", moved(stopped), starts, settled},
+		{"rollback in another subnet", "dev", moved(checkpointed), rollsBack, rollbackSettled},
 		{"stop", "dev", created, stops, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
 		{"delete", "dev", created, func(w *world) error {

@@ -52,6 +52,7 @@ type world struct {
 	more      []feature.Feature // after the others
 	warm      bool              // golden snapshots are taken by themselves
 	root      vm.RootBackend    // how root overlays are kept; empty is as the host can
+	network   network.Space
 	bootID    string
 	log       *slog.Logger
 }
@@ -97,7 +98,7 @@ func openWorld(t reporter, dir string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, host: hosttest.New(), store: s, log: slog.New(slog.DiscardHandler), bootID: hosttest.BootID}
+	w := &world{t: t, host: hosttest.New(), store: s, network: hosttest.Network(tag), log: slog.New(slog.DiscardHandler), bootID: hosttest.BootID}
 	w.images = w.host.Images(debian(), foreign())
 	w.boot()
 	return w
@@ -137,7 +138,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 			sshaccess.Feature{},
 		}, w.more...),
 		Capacity: w.host, Meter: w.host, Rules: w.rules,
-		Pick: hosttest.Lease, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
+		Network: w.network, Tracker: op.NewTracker(lifecycle.Journal(w.log)), Log: w.log,
 		Defaults:    lifecycle.Defaults{Image: "debian:12", VCPU: 2, Memory: vm.GiB, WorkDisk: 8 * vm.GiB, Locale: "C.UTF-8"},
 		BootTimeout: 2 * time.Second, StopTimeout: time.Second, TrashGrace: time.Hour, HaltInterval: 2 * time.Millisecond, QuietTimeout: 10 * time.Millisecond, RestartPause: time.Millisecond,
 		Preflight: func(context.Context) error {
