@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// IsVM reports whether a name, in lower case and without a final dot, is among those of VMs.
+func IsVM(name string) bool { return strings.HasSuffix("."+name, "."+Domain) }
+
 // Facts are what is known of the way from a guest to somewhere, as far as Explain asks for it.
 type Facts struct {
 	Guest   Guest
@@ -85,7 +88,7 @@ func (w *way) named() bool {
 		return true
 	case f.Unnamed == "":
 		return w.pass("name", "", "the guest is told %s", f.Address)
-	case strings.HasSuffix("."+f.Name, "."+Domain):
+	case IsVM(f.Name):
 		return w.stop("name", "", "see `banger vm list`: a name is there while its VM runs, and for VMs that are not isolated", "%s", f.Unnamed)
 	case f.Guest.Policy.Egress == EgressList && !f.Guest.Policy.Allow.HasName(f.Name):
 		return w.stop("name", "", w.set("--allow +"+f.Name), "%s", WhyUnnamed(f.Guest.Policy))
