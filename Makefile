@@ -90,6 +90,10 @@ bench-lifecycle: setup build ## What the daemon costs as its VMs become a thousa
 bench-dns: build ## The DNS server's queries a second over a bare UDP server's; ARGS="--json --rounds N"
 	@bin/banger-lab bench-dns $(ARGS)
 
+.PHONY: bench-network
+bench-network: setup build ## What the firewall costs as its guests become a thousand; ARGS="--json --guests N"
+	@bin/banger-lab bench-network $(ARGS)
+
 .PHONY: generate
 generate: ## Write what is derived from the code: docs/openapi.json, fixtures of a new schema and release
 	BANGER_GENERATE=1 go test -count=1 -run 'TestOpenAPI|TestEverySchemaIsUpgraded|TestEveryReleasesVMIsReadable' ./internal/server ./internal/store

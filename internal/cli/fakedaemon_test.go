@@ -160,6 +160,7 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 	v := api.VM{
 		ID: vm.NewID(), Name: r.Name, Owner: os.Geteuid(), State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
 		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: max(r.VCPU, 1), Memory: r.Memory},
+		Settings: r.Settings,
 	}
 	switch r.Name {
 	case "impostor":
@@ -289,6 +290,7 @@ func (f *fake) routes() http.Handler {
 	}
 	handle("PATCH /v1/vms/{vm}", f.set)
 	f.snapshots(handle)
+	f.ports(mux, handle)
 	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
 	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
 	handle("GET /v1/system/df", func(*http.Request) (any, error) { return diskUsage(), nil })

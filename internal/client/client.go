@@ -211,6 +211,11 @@ func (c *Client) SetVM(ctx context.Context, selector string, r api.SetVM) (op.Op
 	return call[op.Operation](ctx, c, http.MethodPatch, vmPath(selector, ""), r)
 }
 
+// Ports tells which ports of the host lead to a VM, and what listens in it.
+func (c *Client) Ports(ctx context.Context, selector string) (api.Ports, error) {
+	return call[api.Ports](ctx, c, http.MethodGet, vmPath(selector, "/ports"), nil)
+}
+
 // PlanVM tells what SetVM would alter.
 func (c *Client) PlanVM(ctx context.Context, selector string, r api.SetVM) ([]api.Altered, error) {
 	return call[[]api.Altered](ctx, c, http.MethodPost, vmPath(selector, "/plan"), r)
@@ -360,7 +365,7 @@ func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, e
 	return call[op.Operation](ctx, c, http.MethodPost, below("operations", string(id), "/cancel"), nil)
 }
 
-// Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
+// Dial opens a TCP connection to a port of a VM, on its loopback or another address of its own. The connection can be closed for writing
 // alone.
 func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn, error) {
 	conn, err := c.connect(ctx)

@@ -13,7 +13,7 @@ import (
 
 // LogQuery chooses what Logs returns.
 type LogQuery struct {
-	Source string // "console", "firecracker", "daemon" or "operation"
+	Source string // "console", "firecracker", "network", "daemon" or "operation"
 	Since  string // only what was written within a time span such as 10m, or since a point in time, RFC 3339; all when empty
 	Lines  int    // the last ones; zero is all that is kept
 	Follow bool   // go on with what is added, until the context ends

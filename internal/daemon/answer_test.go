@@ -12,7 +12,10 @@ import (
 	"banger/internal/client"
 	"banger/internal/event"
 	"banger/internal/fault"
+	"banger/internal/host/door"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
 	"banger/internal/host/handover"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
@@ -42,6 +45,7 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 	d.layout = vm.Layout{State: t.TempDir()}
 	d.driver = firecracker.New("none", d.layout, nil, d.log)
 	d.subnet = &subnet{}
+	d.gate = &gate{tables: firewall.New("ab12"), others: others.New("ab12", nil, t.TempDir()), log: d.log}
 	var err error
 	if d.store, err = store.Open(t.Context(), d.layout.State); err != nil {
 		t.Fatal(err)
@@ -57,6 +61,7 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 	if d.sockets, err = handover.Take(); err != nil {
 		t.Fatal(err)
 	}
+	d.doors = door.New(d.sockets, nil, d.log)
 	ctx, end := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.answer(ctx) }()

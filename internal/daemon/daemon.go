@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"banger/internal/feature/bootset"
 	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
+	doorway "banger/internal/feature/door"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
 	"banger/internal/feature/restart"
@@ -30,8 +32,12 @@ import (
 	"banger/internal/guest"
 	"banger/internal/host/block"
 	"banger/internal/host/dm"
+	"banger/internal/host/door"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
+	"banger/internal/host/forwarding"
 	"banger/internal/host/handover"
 	"banger/internal/host/kvm"
 	"banger/internal/host/link"
@@ -69,6 +75,8 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	doors     *door.Doors
+	gate      *gate
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -136,6 +144,12 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
 	}
+	// Before that: what is taken back must find the rules that are wanted, also where they are of another build.
+	if guests, err := d.guests(ctx); err != nil {
+		return err
+	} else if err := d.gate.tables.Rebuild(ctx, guests); err != nil {
+		d.log.Error("make the firewall anew", "error", err)
+	}
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
 	}
@@ -151,6 +165,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
+	open := d.keepGate(ctx)
 	hide := d.serveMetrics(ctx)
 	d.sockets.CloseRest() // whoever wants one that an older build left has it by now
 	failed := make(chan error, 1)
@@ -189,7 +204,9 @@ func (d *Daemon) answer(ctx context.Context) error {
 	stop()
 	leave()
 	dry()
+	open()
 	hide()
+	d.doors.Shut()
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)
@@ -240,8 +257,10 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
+	d.doors = door.New(d.sockets, func(ctx context.Context, id vm.ID, port int) (net.Conn, error) { return d.manager.Enter(ctx, id, port) }, d.log)
+	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
-	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, inUse: d.links.InUse, store: d.store}
+	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, log: d.log, links: d.links, store: d.store}
 	// What is wrong with it, or with Firecracker below, is preflight's to say to whoever wants a VM. Looking
 	// now keeps the first of them from waiting.
 	if _, err := d.subnet.Require(ctx); err != nil {
@@ -266,7 +285,8 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
-		&nic.Feature{Links: d.links, Gate: gate{}, Subnet: d.subnet, Defaults: d.cfg.Network},
+		&doorway.Feature{Doors: d.doors, Fleet: d.store, Root: door.Root()},
+		&nic.Feature{Links: d.links, Gate: d.gate, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},
 		restart.Feature{},
@@ -278,7 +298,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		Snaps: snapdir.Dirs{Sparse: disks.PunchZeros}, Freeze: d.freeze, Warm: !d.cfg.Warm.Off,
 		Features: d.features,
 		Capacity: capacity{d.cfg.StateDir, shares}, Meter: meter{}, Rules: rules(d.cfg), Refused: d.counts.refused,
-		Pick: d.subnet.pick, Tracker: d.tracker, Log: d.log,
+		Network: d.subnet, Tracker: d.tracker, Log: d.log,
 		Defaults: lifecycle.Defaults{
 			Image: d.cfg.VM.Image, VCPU: d.cfg.VM.VCPU, Memory: d.cfg.VM.Memory, WorkDisk: d.cfg.VM.WorkDisk,
 			Timezone: orDefault(d.cfg.VM.Timezone, hostTimezone("/")), Locale: d.cfg.VM.Locale,

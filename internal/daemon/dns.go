@@ -48,7 +48,7 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	conf := &dns.ResolvConf{Path: "/etc/resolv.conf", Stub: "/run/systemd/resolve/resolv.conf", Own: n.own}
 	upstream := &dns.Upstream{Servers: conf.Servers}
 	n.server = dns.New(dns.Config{
-		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: gate{}, Refused: gate{}.Refused, Log: d.log,
+		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: d.gate, Refused: d.refusedName, Log: d.log,
 	})
 	n.serveHost(ctx, d.cfg.DNS)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })

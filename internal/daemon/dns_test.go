@@ -34,7 +34,7 @@ func naming(t *testing.T, listen netip.AddrPort) *Daemon {
 		t.Fatal(err)
 	}
 	v := vm.VM{ID: vm.NewID(), Name: "dev", State: vm.Running}
-	if _, err := d.store.Create(t.Context(), v, d.subnet.pick, func(vm.VM) []vm.Record { return nil }, op.Operation{ID: op.NewID()}); err != nil {
+	if _, err := d.store.Create(t.Context(), v, d.subnet.Pick, func(vm.VM) []vm.Record { return nil }, op.Operation{ID: op.NewID()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -113,7 +113,7 @@ func TestNamesOnTheLoopbackAndTowardsGuests(t *testing.T) {
 func TestASubnetThatIsFoundLater(t *testing.T) {
 	alone(t)
 	d := naming(t, netip.MustParseAddrPort("127.0.0.1:42069"))
-	d.subnet = &subnet{store: &noted{}, inUse: d.links.InUse}
+	d.subnet = &subnet{store: &noted{}, links: d.links}
 	defer d.serveNames(t.Context())()
 	if got := d.listeners.list(); len(got) != 1 {
 		t.Errorf("it lists %v", got)

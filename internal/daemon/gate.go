@@ -2,29 +2,204 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
+	"banger/internal/host/drain"
+	"banger/internal/host/firewall"
+	"banger/internal/host/firewall/others"
+	"banger/internal/host/forwarding"
 	"banger/internal/network"
+	"banger/internal/vm"
 )
 
-// gate stands between guests and everything else.
-type gate struct{}
+// gate is what stands between guests and everything else: the instance's own tables, and what else of the host keeps
+// packets from getting out: the kernel's settings, and others' firewalls.
+type gate struct {
+	tables     *firewall.Firewall
+	others     *others.Others
+	forwarding *forwarding.Forwarding
+	log        *slog.Logger
+
+	mu     sync.Mutex
+	fit    bool // the kernel has what the tables need
+	passes bool // others' firewalls have been asked
+}
 
 // Guard implements nic.Gate.
-func (gate) Guard(context.Context, network.Guest) error { return nil }
+func (g *gate) Guard(ctx context.Context, guest network.Guest) error {
+	p := guest.Policy
+	// Guests of different bridges reach each other through the host.
+	out := p.Egress != network.EgressNone
+	if err := g.forwarding.Need(ctx, p.NAT && out || !p.Isolated, p.NAT6 && out); err != nil {
+		return err
+	}
+	if err := g.tables.Put(ctx, guest); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	first := !g.passes
+	g.passes = true
+	g.mu.Unlock()
+	if first {
+		g.pass(ctx)
+	}
+	return nil
+}
 
 // Unguard implements nic.Gate.
-func (gate) Unguard(context.Context, string) error { return nil }
+func (g *gate) Unguard(ctx context.Context, tap string) error { return g.tables.Drop(ctx, tap) }
 
 // Guarded implements nic.Gate.
-func (gate) Guarded(context.Context) ([]string, error) { return nil, nil }
-
-// CheckFirewall implements nic.Gate.
-func (gate) CheckFirewall() error { return nil }
+func (g *gate) Guarded(ctx context.Context) ([]string, error) { return g.tables.Guests(ctx) }
 
 // Learn implements dns.Learner.
-func (gate) Learn(context.Context, string, string, []netip.Addr, time.Duration) error { return nil }
+func (g *gate) Learn(ctx context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error {
+	return g.tables.Learn(ctx, tap, name, addrs, ttl)
+}
 
-// Refused takes note of a name that a guest asked for and may not know.
-func (gate) Refused(network.Guest, string) {}
+// CheckFirewall implements nic.Gate. What a kernel has it keeps.
+func (g *gate) CheckFirewall() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fit {
+		return nil
+	}
+	err := g.tables.Check()
+	g.fit = err == nil
+	return err
+}
+
+// pass has others' firewalls let guests through. One that does not keeps no VM from running.
+func (g *gate) pass(ctx context.Context) {
+	added, err := g.others.Ensure(ctx)
+	if len(added) > 0 {
+		g.log.Info("another firewall drops what the host forwards; it lets VMs through now", "firewalls", added)
+	}
+	if err != nil && ctx.Err() == nil {
+		g.log.Warn("let VMs through another firewall", "error", err)
+	}
+}
+
+// Bounds of looking whether the gate is as it was made.
+const (
+	gateInterval = time.Minute            // in any case
+	gatePause    = 500 * time.Millisecond // after somebody changed a firewall: a reload makes many changes
+)
+
+// keep looks after the gate until ctx ends: whenever somebody changed a firewall, and from time to time.
+func (g *gate) keep(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		err := firewall.Watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // it is said already
+			}
+		})
+		if err != nil {
+			g.log.Warn("watch the host's firewalls", "error", err, "instead", "they are looked at every minute")
+		}
+	})
+	defer watching.Wait()
+	tick := time.NewTicker(gateInterval)
+	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			pause.Reset(gatePause)
+			continue
+		case <-tick.C:
+		case <-pause.C:
+		}
+		g.look(ctx)
+	}
+}
+
+// look puts the gate right where there are guests.
+func (g *gate) look(ctx context.Context) {
+	mended, err := g.tables.Ensure(ctx)
+	if mended {
+		g.log.Warn("somebody had changed the instance's firewall; it is as it was")
+	}
+	if err != nil && ctx.Err() == nil {
+		g.log.Error("look after the firewall", "error", err)
+	}
+	if guests, err := g.tables.Guests(ctx); err == nil && len(guests) > 0 {
+		g.pass(ctx)
+	}
+}
+
+// keepGate has the gate looked after, and refusals noted, until the returned function is called, which waits.
+func (d *Daemon) keepGate(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { d.gate.keep(ctx) })
+	both.Go(func() {
+		if err := d.gate.tables.Refusals(ctx, d.refusedPacket); err != nil {
+			d.log.Warn("what guests are refused is not noted", "error", err)
+		}
+	})
+	return func() { cancel(); both.Wait() }
+}
+
+// refusedPacket notes a packet of a guest's that was not let through.
+func (d *Daemon) refusedPacket(r firewall.Refusal) {
+	v, known, err := d.store.At(context.Background(), r.Source.Addr())
+	if err != nil || !known {
+		return // it has gone meanwhile
+	}
+	why := ""
+	switch r.Towards {
+	case firewall.ToHost:
+		why = "the host's own services are closed to guests"
+	case firewall.ToGuest:
+		why = "one of the two is isolated"
+	case firewall.ToOutside:
+		why = network.WhyRefused(network.PolicyOf(v, d.cfg.Network), r.Destination.Addr())
+	}
+	d.noteRefusal(v.ID, network.Refusal{
+		Time: r.At, Protocol: r.Protocol, Destination: r.Destination.Addr(), Port: r.Destination.Port(), Why: why, Lost: r.Lost,
+	})
+}
+
+// refusedName notes a name that a guest asked for and was not told.
+func (d *Daemon) refusedName(g network.Guest, name string) {
+	d.noteRefusal(g.ID, network.Refusal{Time: time.Now(), Protocol: "dns", Name: name, Why: network.WhyUnnamed(g.Policy)})
+}
+
+// noteRefusal adds to a VM's network log.
+func (d *Daemon) noteRefusal(id vm.ID, r network.Refusal) {
+	line, err := json.Marshal(r)
+	if err == nil {
+		err = drain.Append(d.layout.NetworkLog(id), line)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the VM has gone meanwhile
+		d.log.Warn("note what a guest was refused", "id", id, "error", err)
+	}
+}
+
+// guests are those that run, as the store has them.
+func (d *Daemon) guests(ctx context.Context) ([]network.Guest, error) {
+	all, err := d.store.VMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(v vm.VM) bool { return v.Process == nil })
+	guests := make([]network.Guest, len(all))
+	for i, v := range all {
+		guests[i] = network.GuestOf(v, d.cfg.Network)
+	}
+	return guests, nil
+}

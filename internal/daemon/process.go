@@ -161,8 +161,8 @@ func acquire(path string) (*os.File, error) {
 // errUpgrade ends serving because a newer build waits.
 var errUpgrade = errors.New("a newer build is to be executed")
 
-// drain bounds how long operations may keep a newer build waiting.
-const drain = 10 * time.Minute
+// upgradeDrain bounds how long operations may keep a newer build waiting.
+const upgradeDrain = 10 * time.Minute
 
 // Upgrade looks whether the executable on disk is newer than this process. If so it is executed in
 // place once no operation runs: same pid, same socket, VMs running on.
@@ -188,7 +188,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (api.Upgrade, error) {
 	d.upgrading.Do(func() {
 		d.log.Info("a newer build is on disk", "from", up.From, "to", up.To)
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), drain)
+			ctx, cancel := context.WithTimeout(context.Background(), upgradeDrain)
 			defer cancel()
 			if err := d.manager.Idle(ctx); err != nil {
 				d.log.Warn("operations still run; they are called off for the newer build", "error", err)

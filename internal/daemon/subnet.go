@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"net/netip"
 	"sync"
 
@@ -16,8 +17,12 @@ import (
 type subnet struct {
 	tag        vm.Tag
 	configured string // CIDR; empty chooses one that is free
-	inUse      func(context.Context) ([]netip.Prefix, error)
-	store      interface {
+	log        *slog.Logger
+	links      interface {
+		InUse(ctx context.Context) ([]network.Claim, error)
+		Busy(ctx context.Context) (bool, error)
+	}
+	store interface {
 		Subnet(ctx context.Context) (p netip.Prefix, chosen bool, err error)
 		SetSubnet(ctx context.Context, p netip.Prefix) error
 		ULA(ctx context.Context) (p netip.Prefix, chosen bool, err error)
@@ -81,9 +86,10 @@ func (s *subnet) find6(ctx context.Context) (netip.Prefix, error) {
 	return p, s.store.SetULA(ctx, p)
 }
 
-// find takes the configured one, or the one of earlier, or a free one.
+// find takes the configured one, or the one of earlier, or a free one. What its user has written is never changed. What
+// was chosen here before, and is in somebody's way by now, is left for another one as soon as no VM needs it.
 func (s *subnet) find(ctx context.Context) (netip.Prefix, error) {
-	used, err := s.inUse(ctx)
+	used, err := s.links.InUse(ctx)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
@@ -99,13 +105,34 @@ func (s *subnet) find(ctx context.Context) (netip.Prefix, error) {
 		return p, err
 	}
 	if chosen {
-		return p, network.CheckSubnet(p, used)
+		conflict := network.CheckSubnet(p, used)
+		if conflict == nil {
+			return p, nil
+		}
+		busy, err := s.links.Busy(ctx)
+		if err != nil {
+			return p, err
+		}
+		if busy {
+			return p, fault.From(conflict).WithHint("stop all VMs and restart the daemon, and another is chosen; or set subnet in its configuration")
+		}
+		s.log.Warn("another subnet is chosen", "than", p, "why", fault.From(conflict).Msg)
 	}
-	if p, err = network.PickSubnet(used); err != nil {
+	fresh, err := network.PickSubnet(used)
+	if err != nil {
 		return p, err
 	}
-	return p, s.store.SetSubnet(ctx, p)
+	return fresh, s.store.SetSubnet(ctx, fresh)
 }
 
-// pick leases an address of it.
-func (s *subnet) pick(taken []netip.Addr) (vm.Lease, error) { return s.now().Pick(taken) }
+// Pick implements lifecycle.Network.
+func (s *subnet) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
+	space := s.now()
+	if !space.Subnet.IsValid() {
+		return vm.Lease{}, fault.New(fault.Requirement, "there is no subnet for VMs").WithOp("lease address", "").WithHint("run `banger doctor`: it says why")
+	}
+	return space.Pick(taken, resting)
+}
+
+// Lease implements lifecycle.Network.
+func (s *subnet) Lease(a netip.Addr) (vm.Lease, bool) { return s.now().Lease(a) }

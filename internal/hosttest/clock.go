@@ -43,7 +43,7 @@ func (g *guest) SetClock(ctx context.Context) (time.Duration, error) {
 	return behind, nil
 }
 
-// Config is what the guest of a VM that has booted here was told.
+// Config is what the guest of a VM that has booted here, or goes on here from a snapshot, was told.
 func (h *Host) Config(id vm.ID) agentproto.GuestConfig {
 	_, p := h.find(id)
 	h.mu.Lock()

@@ -64,11 +64,12 @@ func (h *Host) KeepSpares(n int) {
 
 // fill makes what is missing of the TAPs that are kept ready. No verb waits for that or hears of its failure. h.mu is held.
 func (h *Host) fill(bridge string) {
-	if h.spares == 0 || h.effect("make spare taps") != nil {
+	tag, number, _ := vm.BridgeOf(bridge)
+	if h.spares == 0 || number > 0 || h.effect("make spare taps") != nil {
 		return
 	}
 	for n := range h.spares {
-		h.taps[vm.Tag(strings.TrimPrefix(bridge, "banger-")).Spare(n)] = tap{bridge: bridge, held: true, spare: true}
+		h.taps[tag.Spare(n)] = tap{bridge: bridge, held: true, spare: true}
 	}
 }
 
@@ -102,7 +103,7 @@ func (h *Host) Detach(_ context.Context, name string) error {
 		if h.ports(bridge) > 0 {
 			continue
 		}
-		if h.spareTAP() != "" {
+		if _, n, _ := vm.BridgeOf(bridge); n == 0 && h.spareTAP() != "" {
 			if err := h.effect("remove spare taps"); err != nil {
 				return err
 			}

@@ -214,6 +214,7 @@ func (g *guest) Adopt(_ context.Context, config agentproto.GuestConfig) error {
 	g.host.mu.Lock()
 	err := g.host.effect("adopt identity")
 	if err == nil {
+		g.config = func() agentproto.GuestConfig { return config }
 		for _, p := range g.host.procs {
 			if p.dir == g.dir {
 				p.seen.Hostname = config.Hostname

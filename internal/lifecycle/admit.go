@@ -117,8 +117,12 @@ func (m *Manager) admitChange(ctx context.Context, job *op.Job, was, is vm.VM) e
 			job.Warn("as things are it could not be started: " + fault.From(err).Msg)
 		}
 	}
+	var hold []vm.Record
+	if is.Process != nil {
+		hold = running(m.records(is)) // what is made for it while it runs
+	}
 	o := job.Snapshot()
-	return m.commit(ctx, vm.Change{VM: is, Op: &o})
+	return m.commit(ctx, vm.Change{VM: is, Hold: hold, Op: &o})
 }
 
 // admitBack refuses a VM that comes back to stay stopped where its owner may not have it. It is admitted as a
@@ -144,8 +148,7 @@ func (m *Manager) admitStart(ctx context.Context, job *op.Job, v vm.VM, hold []v
 		return v, err
 	}
 	v.State, v.Desired = vm.Starting, vm.Running
-	o := job.Snapshot()
-	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+	return m.commitStart(ctx, job, v, hold)
 }
 
 // roomFor reports whether a VM that is there may run now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"strings"
 	"time"
@@ -239,7 +240,10 @@ func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot
 		return notHeld(v, "take back VM")
 	}
 	then := v // as it is going to be
-	then.Spec, then.Settings = s.VM.Spec, s.VM.Settings
+	then.Spec, then.Settings = s.VM.Spec, maps.Clone(s.VM.Settings)
+	if err := m.sole(&then, func(s feature.Setting) string { return s.Get(v) }); err != nil {
+		return err
+	}
 	b, err := m.blueprint(then)
 	if err == nil {
 		err = m.roomFor(ctx, then) // before it costs a running VM
@@ -259,6 +263,10 @@ func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot
 	if err == nil {
 		before.Spec = v.Spec
 		v, err = m.admitBackTo(ctx, job, v, then, running(b.Records))
+	}
+	if err == nil && v.Lease != then.Lease { // the guest adopts another
+		then.Lease = v.Lease
+		b, err = m.blueprint(then)
 	}
 	if err != nil {
 		return errors.Join(err, m.eraseAnyway(before, m.failed(job, err)))
@@ -285,8 +293,7 @@ func (m *Manager) admitBackTo(ctx context.Context, job *op.Job, v, then vm.VM, h
 	}
 	v.Spec.RootDisk, v.Spec.WorkDisk = max(v.Spec.RootDisk, then.Spec.RootDisk), max(v.Spec.WorkDisk, then.Spec.WorkDisk)
 	v.State, v.Desired = vm.Starting, vm.Running
-	o := job.Snapshot()
-	return v, m.commit(ctx, vm.Change{VM: v, Hold: hold, Op: &o})
+	return m.commitStart(ctx, job, v, hold)
 }
 
 // intendBefore commits that there is to be a VM with which the replaced disks go to the trash. It begins with those of
@@ -303,6 +310,9 @@ func (m *Manager) intendBefore(ctx context.Context, job *op.Job, v vm.VM, s snap
 	before.Spec = s.VM.Spec
 	before.State, before.Desired, before.Restart = vm.Creating, vm.Stopped, vm.RestartNo
 	before.Rests()
+	if err := m.sole(&before, func(feature.Setting) string { return "" }); err != nil {
+		return before, func() {}, err
+	}
 	if err := m.admitSnapshot(job, v, 0, dir); err != nil {
 		return before, func() {}, err
 	}

@@ -102,6 +102,14 @@ func (d deadly) Commit(ctx context.Context, c vm.Change) error {
 	return around(label, func() error { return d.store.Commit(ctx, c) })
 }
 
+func (d deadly) Relet(ctx context.Context, c vm.Change, pick LeasePicker) (let vm.VM, err error) {
+	err = around("commit "+string(c.VM.State), func() error {
+		let, err = d.store.Relet(ctx, c, pick)
+		return err
+	})
+	return let, err
+}
+
 func (d deadly) SaveOperation(ctx context.Context, o op.Operation, news ...event.Event) error {
 	return around("commit operation "+string(o.State), func() error { return d.store.SaveOperation(ctx, o, news...) })
 }

@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -201,22 +200,6 @@ func (m *Manager) freeName(ctx context.Context) (string, error) {
 		}
 	}
 	return fmt.Sprintf("%s-%s", vm.RandomName(), vm.NewID()[:4]), nil
-}
-
-// pick completes the lease that the network chose with the VM's device names.
-func (m *Manager) pick(id vm.ID) LeasePicker {
-	return func(taken []netip.Addr) (vm.Lease, error) {
-		l, err := m.Pick(taken)
-		return m.onHost(id, l), err
-	}
-}
-
-// onHost is a lease with the names of this instance's devices. A description may name others, as that of a VM whose
-// directory is another instance's does: those are not ours to make or to remove.
-func (m *Manager) onHost(id vm.ID, l vm.Lease) vm.Lease {
-	_, n, _ := vm.BridgeOf(l.Bridge)
-	l.TAP, l.Bridge = id.TAP(m.tag), m.tag.Bridge(n)
-	return l
 }
 
 // create makes the VM and boots it.

@@ -86,6 +86,8 @@ func verbs() []verb {
 	creates := func(w *world) error { return w.create("dev") }
 	starts := func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }
 	stops := func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }
+	opens := func(w *world) error { return w.createOpen("dev", "8080:80,:81") }
+	opened := func(w *world) { w.must(opens(w)) }
 	deletes := func(w *world) error {
 		return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true}))
 	}
@@ -130,6 +132,13 @@ func verbs() []verb {
 	healing := func(act func(*world) error) func(*world) error {
 		return func(w *world) error { return errors.Join(act(w), w.m.Idle(w.t.Context())) }
 	}
+	moved := func(arrange func(*world)) func(*world) {
+		return func(w *world) {
+			arrange(w)
+			w.network = elsewhere()
+			w.boot()
+		}
+	}
 	lostOverlay := func(w *world) { created(w); w.host.LoseOverlay(w.find("dev").ID) }
 	return []verb{
 		{"reconcile a lost overlay", "dev", over(lostOverlay), reconciles, settled},
@@ -170,6 +179,8 @@ func verbs() []verb {
 			return w.end(w.m.Delete(w.t.Context(), alice, "other", lifecycle.DeleteRequest{Force: true, Now: true}))
 		}, besideSettled},
 		{"start", "dev", stopped, starts, settled},
+		{"start in another subnet", "dev", moved(stopped), starts, settled},
+		{"rollback in another subnet", "dev", moved(checkpointed), rollsBack, rollbackSettled},
 		{"stop", "dev", created, stops, settled},
 		{"kill", "dev", created, func(w *world) error { return w.end(w.m.Kill(w.t.Context(), alice, "dev")) }, settled},
 		{"delete", "dev", created, func(w *world) error {
@@ -198,6 +209,13 @@ func verbs() []verb {
 			w.boot()
 			return w.end(w.m.Start(w.t.Context(), alice, "other"))
 		}, setSettled},
+		{"create with ports", "dev", nothing, opens, settled},
+		{"stop with ports", "dev", opened, stops, settled},
+		{"reboot with ports", "dev", opened, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot) }, settled},
+		{"daemon's start with ports", "dev", opened, begins, settled},
+		{"daemon's start after its death with ports", "dev", func(w *world) { opened(w); w.m.Close(); w.host.Revive() }, begins, settled},
+		{"set first port", "dev", created, func(w *world) error { return w.set("ports", "+8080:80") }, settled},
+		{"set ports", "dev", opened, func(w *world) error { return w.set("ports", "-8080,+9090:90") }, settled},
 		{"image pull", "debian:13", nothing, func(w *world) error { return w.end(w.m.PullImage(alice, "debian:13")) }, imagesSettled},
 		{"image import", "mine", nothing, imports, imagesSettled},
 		{"image delete", "debian:arm", nothing, func(w *world) error { return w.m.DeleteImage(w.t.Context(), alice, "debian:arm") }, imagesSettled},

@@ -28,7 +28,7 @@ type Config struct {
 	Dirs     Dirs
 	Snaps    Snapshots
 	Features []feature.Feature
-	Pick     LeasePicker
+	Network  Network
 	Capacity Capacity
 	Meter    Meter
 	Rules    admission.Rules

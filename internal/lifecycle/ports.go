@@ -24,11 +24,13 @@ import (
 
 // Store keeps VMs, records and operations. Every method that writes is one durable commit.
 type Store interface {
-	// Create inserts a VM with the lease that pick chooses among what is not taken, the records
-	// that hold derives from the leased VM, and the operation. A taken name is fault.AlreadyExists.
+	// Create inserts a VM with the lease that pick chooses, the records that hold derives from the leased VM, and the operation. A taken name is fault.AlreadyExists.
 	Create(ctx context.Context, v vm.VM, pick LeasePicker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error)
 	// Commit applies a change as a whole.
 	Commit(ctx context.Context, c vm.Change) error
+	// Relet is Commit for a VM that gets the lease that pick chooses, and keeps its records. It returns the VM as it was
+	// stored.
+	Relet(ctx context.Context, c vm.Change, pick LeasePicker) (vm.VM, error)
 	// SaveOperation stores an operation that changes no VM, as it stands, with the news that it brings.
 	SaveOperation(ctx context.Context, o op.Operation, news ...event.Event) error
 	// Note stores news that no other change brings with it. What befalls VMs and operations is told by
@@ -38,8 +40,17 @@ type Store interface {
 	Records(ctx context.Context, id vm.ID) ([]vm.Record, error)
 }
 
-// LeasePicker chooses a lease given the addresses in use.
-type LeasePicker = func(taken []netip.Addr) (vm.Lease, error)
+// LeasePicker chooses a lease whose address is none of those that other VMs have, and rather none of those that rest, of
+// which the first has done so for the longest time.
+type LeasePicker = func(taken, resting []netip.Addr) (vm.Lease, error)
+
+// Network is where VMs have their addresses.
+type Network interface {
+	// Pick is a LeasePicker.
+	Pick(taken, resting []netip.Addr) (vm.Lease, error)
+	// Lease is what a VM with this address gets; false where it is no VM's to have.
+	Lease(a netip.Addr) (vm.Lease, bool)
+}
 
 // Hypervisor runs machines. There is one driver: Firecracker.
 type Hypervisor interface {
@@ -108,6 +119,8 @@ type Guest interface {
 	// Stats asks what it uses. An agent that is too old to know answers with an error.
 	Stats(ctx context.Context) (agentproto.Stats, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
+	// Listeners asks who listens on which ports. An agent that is too old to know answers with an error.
+	Listeners(ctx context.Context) (agentproto.Listeners, error)
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
 	// SSH connects to its agent's SSH server.
 	SSH(ctx context.Context) (net.Conn, error)

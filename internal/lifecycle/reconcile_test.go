@@ -156,7 +156,7 @@ func TestADatabaseOfLastWeek(t *testing.T) {
 		w.must(w.store.Commit(t.Context(), vm.Change{VM: v, Drop: vm.UntilStop}))
 	}
 	back(dev)
-	_, err := w.store.Create(t.Context(), gone, func([]netip.Addr) (vm.Lease, error) { return gone.Lease, nil }, func(vm.VM) []vm.Record { return nil }, op.Operation{ID: op.NewID(), Kind: lifecycle.KindCreate, Subject: string(gone.ID), State: op.Done, Created: time.Now(), Ended: time.Now()})
+	_, err := w.store.Create(t.Context(), gone, func(_, _ []netip.Addr) (vm.Lease, error) { return gone.Lease, nil }, func(vm.VM) []vm.Record { return nil }, op.Operation{ID: op.NewID(), Kind: lifecycle.KindCreate, Subject: string(gone.ID), State: op.Done, Created: time.Now(), Ended: time.Now()})
 	w.must(err)
 	w.boot()
 	if v := w.await("dev", vm.Running); *v.Process != *now.Process {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -166,18 +165,6 @@ func (m *Manager) finishRestore(ctx context.Context, v vm.VM, job *op.Job) error
 	}
 	v.State, v.Deleted = vm.Stopped, time.Time{}
 	return m.commit(ctx, vm.Change{VM: v, Op: o})
-}
-
-// pickAgain keeps a VM's lease where it still fits, and else chooses a new one.
-func (m *Manager) pickAgain(v vm.VM) LeasePicker {
-	return func(taken []netip.Addr) (vm.Lease, error) {
-		fresh, err := m.pick(v.ID)(taken)
-		had := v.Lease.Address
-		if err == nil && had.IsValid() && had.Masked() == fresh.Address.Masked() && !slices.Contains(taken, had.Addr()) {
-			return m.onHost(v.ID, v.Lease), nil
-		}
-		return fresh, err
-	}
 }
 
 // lasting keeps the records of what lives as long as the VM.

@@ -39,10 +39,23 @@ const (
 	maxBits = 29
 )
 
+// Claim is what of the addresses this host has to do with already.
+type Claim struct {
+	Prefix netip.Prefix
+	Device string // by which the host reaches them; "" where it refuses them
+}
+
+func (c Claim) String() string {
+	if c.Device == "" {
+		return c.Prefix.String() + ", which this host has a route for"
+	}
+	return c.Prefix.String() + ", which this host reaches by " + c.Device
+}
+
 // PickSubnet returns the first candidate that overlaps nothing in use.
-func PickSubnet(used []netip.Prefix) (netip.Prefix, error) {
+func PickSubnet(used []Claim) (netip.Prefix, error) {
 	for _, c := range candidates() {
-		if overlap(c, used) == "" {
+		if _, taken := overlap(c, used); !taken {
 			return c, nil
 		}
 	}
@@ -51,7 +64,7 @@ func PickSubnet(used []netip.Prefix) (netip.Prefix, error) {
 }
 
 // CheckSubnet reports why the instance cannot use a subnet, or nil.
-func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
+func CheckSubnet(p netip.Prefix, used []Claim) error {
 	bad := func(format string, args ...any) *fault.Error {
 		return fault.New(fault.Invalid, format, args...).WithOp("use subnet", p.String())
 	}
@@ -65,9 +78,13 @@ func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
 	case !p.Addr().IsPrivate():
 		return bad("it is not private").WithHint("take one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
 	}
-	if other := overlap(p, used); other != "" {
-		return fault.New(fault.InUse, "this host has a route or address in %s", other).WithOp("use subnet", p.String()).
-			WithHint("set subnet in the daemon's configuration to one that is free, and restart the daemon")
+	if other, taken := overlap(p, used); taken {
+		free := "to one that is free"
+		if other, err := PickSubnet(used); err == nil {
+			free = "to one that is free, such as " + other.String()
+		}
+		return fault.New(fault.InUse, "it overlaps %s", other).WithOp("use subnet", p.String()).
+			WithHint("set subnet in the daemon's configuration %s, and restart the daemon: each VM moves when it is started next", free)
 	}
 	return nil
 }
@@ -76,12 +93,12 @@ func CheckSubnet(p netip.Prefix, used []netip.Prefix) error {
 // has it; shorter ones are a default route, or the halves and pieces in which VPNs write one down.
 const minClaim = 8
 
-// overlap names the used subnet that p overlaps. IPv6 never does.
-func overlap(p netip.Prefix, used []netip.Prefix) string {
+// overlap finds what p overlaps. IPv6 never does.
+func overlap(p netip.Prefix, used []Claim) (Claim, bool) {
 	for _, u := range used {
-		if u.Bits() >= minClaim && u.Overlaps(p) {
-			return u.String()
+		if u.Prefix.Bits() >= minClaim && u.Prefix.Overlaps(p) {
+			return u, true
 		}
 	}
-	return ""
+	return Claim{}, false
 }

@@ -11,16 +11,23 @@ import (
 	"banger/internal/network"
 )
 
-func prefix() *rapid.Generator[netip.Prefix] {
-	return rapid.Custom(func(t *rapid.T) netip.Prefix {
+func claim() *rapid.Generator[network.Claim] {
+	return rapid.Custom(func(t *rapid.T) network.Claim {
 		b := rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "address")
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte(b)), rapid.IntRange(0, 32).Draw(t, "bits")).Masked()
+		return network.Claim{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte(b)), rapid.IntRange(0, 32).Draw(t, "bits")).Masked()}
 	})
+}
+
+func claims(text string) (out []network.Claim) {
+	for _, p := range strings.Fields(text) {
+		out = append(out, network.Claim{Prefix: netip.MustParsePrefix(p), Device: "tun0"})
+	}
+	return out
 }
 
 func TestPickSubnetOverlapsNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		used := rapid.SliceOfN(prefix(), 0, 20).Draw(t, "used")
+		used := rapid.SliceOfN(claim(), 0, 20).Draw(t, "used")
 		p, err := network.PickSubnet(used)
 		if err != nil {
 			if !fault.Is(err, fault.Exhausted) {
@@ -38,15 +45,16 @@ func TestPickSubnetOverlapsNothing(t *testing.T) {
 func all(t *testing.T) []netip.Prefix {
 	t.Helper()
 	var out []netip.Prefix
+	var used []network.Claim
 	for range 1000 {
-		p, err := network.PickSubnet(out)
+		p, err := network.PickSubnet(used)
 		if err != nil {
 			if !fault.Is(err, fault.Exhausted) || fault.From(err).Hint == "" {
 				t.Fatal(err)
 			}
 			return out
 		}
-		out = append(out, p)
+		out, used = append(out, p), append(used, network.Claim{Prefix: p})
 	}
 	t.Fatal("it never runs out")
 	return nil
@@ -109,11 +117,7 @@ func TestPickSubnetBesideRoutes(t *testing.T) {
 		{"everything private", "10.0.0.0/8 192.168.0.0/16", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var used []netip.Prefix
-			for _, u := range strings.Fields(c.used) {
-				used = append(used, netip.MustParsePrefix(u))
-			}
-			p, err := network.PickSubnet(used)
+			p, err := network.PickSubnet(claims(c.used))
 			if c.want == "" {
 				if !fault.Is(err, fault.Exhausted) || !strings.Contains(fault.From(err).Hint, "set subnet") {
 					t.Errorf("got %v, %v", p, err)
@@ -128,10 +132,10 @@ func TestPickSubnetBesideRoutes(t *testing.T) {
 }
 
 func TestCheckSubnet(t *testing.T) {
-	used := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.1.0.0/16")}
+	used := claims("0.0.0.0/0 10.1.0.0/16")
 	for _, c := range []struct{ subnet, want string }{
 		{"10.2.0.0/22", ""},
-		{"10.1.4.0/22", `use subnet "10.1.4.0/22": this host has a route or address in 10.1.0.0/16`},
+		{"10.1.4.0/22", `use subnet "10.1.4.0/22": it overlaps 10.1.0.0/16, which this host reaches by tun0`},
 		{"10.2.0.1/22", `use subnet "10.2.0.1/22": it has address bits beyond its length`},
 		{"10.0.0.0/8", `use subnet "10.0.0.0/8": its length is not between 16 and 29`},
 		{"8.8.8.0/24", `use subnet "8.8.8.0/24": it is not private`},

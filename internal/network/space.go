@@ -91,19 +91,16 @@ func (s Space) Gateways() []netip.Addr {
 	return out
 }
 
-// Has reports whether a lease is what a VM with its address gets here.
-func (s Space) Has(l vm.Lease) bool {
-	fresh, ok := s.Lease(l.Address.Addr())
-	return ok && fresh.Address == l.Address && fresh.Gateway == l.Gateway && fresh.Address6 == l.Address6 && fresh.Gateway6 == l.Gateway6 &&
-		fresh.MAC == l.MAC && fresh.Bridge == l.Bridge
-}
-
-// Pick chooses a lease: the lowest free address. The first block is filled first, so that an instance with few VMs has
-// one bridge.
-func (s Space) Pick(taken []netip.Addr) (vm.Lease, error) {
-	in := map[netip.Addr]bool{}
+// Pick chooses a lease: the lowest address that no VM has and that does not rest. The first block is filled first, so that
+// an instance with few VMs has one bridge. Where there is no such address it is the one of those which rest that has done
+// so for the longest time, the first.
+func (s Space) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
+	in, rests := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, a := range taken {
 		in[a] = true
+	}
+	for _, a := range resting {
+		rests[a] = true
 	}
 	room := 0
 	for a := s.Subnet.Addr(); s.Subnet.Contains(a); a = a.Next() {
@@ -111,13 +108,22 @@ func (s Space) Pick(taken []netip.Addr) (vm.Lease, error) {
 		if !ok {
 			continue
 		}
-		if !in[a] {
+		if !in[a] && !rests[a] {
 			return l, nil
 		}
 		room++
 	}
-	return vm.Lease{}, fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, s.Subnet).WithOp("lease address", "").
-		WithHint("delete VMs, or set a wider subnet in the daemon's configuration, up to a /%d, and restart the daemon", minBits)
+	for _, a := range resting {
+		if l, ok := s.Lease(a); ok && !in[a] {
+			return l, nil
+		}
+	}
+	err := fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, s.Subnet).WithOp("lease address", "")
+	wider := netip.PrefixFrom(s.Subnet.Addr(), max(s.Subnet.Bits()-2, minBits)).Masked()
+	if wider == s.Subnet {
+		return vm.Lease{}, err.WithHint("delete VMs: no subnet can be wider")
+	}
+	return vm.Lease{}, err.WithHint("delete VMs, or set a wider subnet in the daemon's configuration, such as %s, which has this one in it, and restart the daemon", wider)
 }
 
 // MAC derives a locally administered address from an IPv4 one, so that a neighbour's stale ARP entry

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,6 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/network"
-	"banger/internal/vm"
 )
 
 func space(subnet string) network.Space {
@@ -42,7 +42,7 @@ func TestLease(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s of %s:\ngot  %s\nwant %s", c.addr, c.subnet, got, c.want)
 		}
-		if ok && (!s.Has(l) || l.CID < 3 || l.TAP != "") {
+		if ok && (l.CID < 3 || l.TAP != "") {
 			t.Errorf("%+v", l)
 		}
 	}
@@ -51,27 +51,6 @@ func TestLease(t *testing.T) {
 	}
 	if _, ok := (network.Space{}).Lease(netip.MustParseAddr("10.9.8.2")); ok {
 		t.Error("a lease of no subnet")
-	}
-}
-
-// TestALeaseOfBefore holds that one which is not what its VM would get now is told.
-func TestALeaseOfBefore(t *testing.T) {
-	s := space("10.223.0.0/22")
-	l, _ := s.Lease(netip.MustParseAddr("10.223.0.5"))
-	for name, other := range map[string]network.Space{
-		"another subnet": space("10.222.0.0/22"), "narrower": space("10.223.0.0/24"),
-		"without IPv6": {Tag: s.Tag, Subnet: s.Subnet}, "other IPv6": {Tag: s.Tag, Subnet: s.Subnet, ULA: network.NewULA([5]byte{9})},
-	} {
-		if other.Has(l) {
-			t.Errorf("%s: it is taken for one of it", name)
-		}
-		before, ok := other.Lease(netip.MustParseAddr("10.223.0.5"))
-		if ok && s.Has(before) {
-			t.Errorf("%s: %+v is taken for %+v", name, before, l)
-		}
-	}
-	if s.Has(vm.Lease{}) {
-		t.Error("none is taken for one")
 	}
 }
 
@@ -96,16 +75,53 @@ func TestLeasesDiffer(t *testing.T) {
 			t.Errorf("%s has %d", subnet, len(taken))
 		}
 		elsewhere := append([]netip.Addr{netip.MustParseAddr("192.168.1.1")}, taken...) // from before the subnet was changed
-		_, err := s.Pick(elsewhere)
-		if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "addresses of "+subnet+" are taken") || fault.From(err).Hint == "" {
+		_, err := s.Pick(elsewhere, nil)
+		if !fault.Is(err, fault.Exhausted) || err.Error() != fmt.Sprintf("lease address: all %d addresses of %s are taken", room, subnet) || !strings.Contains(fault.From(err).Hint, "such as 10.9.") {
 			t.Errorf("got %v", err)
 		}
-		if l, err := s.Pick(taken[1:]); err != nil || l.Address.Addr() != taken[0] {
+		if l, err := s.Pick(taken[1:], nil); err != nil || l.Address.Addr() != taken[0] {
 			t.Errorf("a released address is not given again: %+v, %v", l, err)
 		}
-		if l, err := s.Pick(taken[:len(taken)-1]); err != nil || l.Address.Addr() != taken[len(taken)-1] {
+		if l, err := s.Pick(taken[:len(taken)-1], nil); err != nil || l.Address.Addr() != taken[len(taken)-1] {
 			t.Errorf("the last is not given: %+v, %v", l, err)
 		}
+	}
+}
+
+// TestAReleasedAddressRests while there are others, and the one that has rested longest is given first.
+func TestAReleasedAddressRests(t *testing.T) {
+	s := space("10.9.8.0/29") // of which 2 to 6 are guests'
+	addrs := func(hosts ...byte) (out []netip.Addr) {
+		for _, h := range hosts {
+			out = append(out, netip.AddrFrom4([4]byte{10, 9, 8, h}))
+		}
+		return out
+	}
+	for _, c := range []struct {
+		taken, resting []netip.Addr
+		want           string
+	}{
+		{addrs(3), addrs(2, 4), "10.9.8.5"},
+		{addrs(3, 5, 6), addrs(4, 2), "10.9.8.4"},
+		{addrs(3, 5, 6, 4), addrs(4, 2), "10.9.8.2"}, // as the stranger that has it again
+		{addrs(2, 3, 4, 5, 6), addrs(1, 7, 9), ""},
+	} {
+		l, err := s.Pick(c.taken, c.resting)
+		if c.want == "" {
+			if !fault.Is(err, fault.Exhausted) {
+				t.Errorf("%v: %v", c, err)
+			}
+		} else if err != nil || l.Address.Addr().String() != c.want {
+			t.Errorf("%v: %s, %v", c, l.Address, err)
+		}
+	}
+	widest := space("10.9.0.0/16")
+	var all []netip.Addr
+	for a := widest.Subnet.Addr(); widest.Subnet.Contains(a); a = a.Next() {
+		all = append(all, a)
+	}
+	if _, err := widest.Pick(all, nil); fault.From(err).Hint != "delete VMs: no subnet can be wider" {
+		t.Errorf("got %v, %s", err, fault.From(err).Hint)
 	}
 }
 
@@ -121,19 +137,19 @@ func TestPickedLeasesFit(t *testing.T) {
 			binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+offset)
 			taken = append(taken, netip.AddrFrom4(b))
 		}
-		l, err := s.Pick(taken)
+		cut := rapid.IntRange(0, len(taken)).Draw(t, "resting")
+		taken, resting := taken[:cut], taken[cut:]
+		l, err := s.Pick(taken, resting)
 		if err != nil {
 			if bits < 29 {
 				t.Fatal(err)
 			}
 			return
 		}
-		for _, a := range taken {
-			if a == l.Address.Addr() {
-				t.Fatalf("%s is taken", a)
-			}
+		if a := l.Address.Addr(); slices.Contains(taken, a) || slices.Contains(resting, a) && bits < 25 {
+			t.Fatalf("%s is not free", a)
 		}
-		if !s.Has(l) || len(l.Bridge) > 15 {
+		if again, ok := s.Lease(l.Address.Addr()); !ok || again != l || len(l.Bridge) > 15 {
 			t.Fatalf("%+v", l)
 		}
 	})

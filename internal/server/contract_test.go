@@ -39,7 +39,7 @@ func TestEveryRoute(t *testing.T) {
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
 	}
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
@@ -100,6 +100,16 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},
 		{func() (any, error) { return c.PingVM(ctx, "dev") }, `ping "dev"`, api.Ping{
 			RoundTrip: time.Millisecond, Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7,
+		}},
+		{func() (any, error) { return c.Ports(ctx, "dev") }, "find \"dev\"\nlisteners \"1f0c6a2b9d3e\"", api.Ports{
+			Doors: []api.Door{
+				{Spec: "8080:80", Address: "127.0.0.1", HostPort: 8080, GuestPort: 80, State: api.DoorOpen},
+				{Spec: "9090:90", Address: "127.0.0.1", HostPort: 9090, GuestPort: 90, State: api.DoorFailed, Error: fault.New(fault.InUse, "taken")},
+			},
+			Listening: []api.GuestListener{
+				{Address: "::", Port: 80, PID: 7, Program: "httpd", Door: "127.0.0.1:8080"}, {Address: "127.0.0.1", Port: 90},
+			},
+			More: 2,
 		}},
 		{func() (any, error) { return c.Images(ctx) }, "images", []api.Image{{Manifest: brief, UsedBy: []string{"dev"}}}},
 		{func() (any, error) { return c.Image(ctx, "debian:12") }, `image "debian:12"`, api.Image{Manifest: manifest(), UsedBy: []string{"dev"}}},

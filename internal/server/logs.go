@@ -89,13 +89,15 @@ func (s *server) logSource(r *http.Request) (logSource, error) {
 		return logSource{path: s.Layout.ConsoleLog(v.ID)}, nil
 	case "firecracker":
 		return logSource{path: s.Layout.FirecrackerLog(v.ID)}, nil
+	case "network":
+		return logSource{s.Layout.NetworkLog(v.ID), &records{whole: true}}, nil
 	case "daemon":
 		return logSource{s.Layout.DaemonLog(), &records{about: v.ID}}, nil
 	case "operation":
 		return logSource{s.Layout.DaemonLog(), &records{about: v.ID, operations: true}}, nil
 	default:
 		return logSource{}, fault.New(fault.Invalid, "there is no such log").WithOp("read log", source).
-			WithHint("choose console, firecracker, daemon or operation")
+			WithHint("choose console, firecracker, network, daemon or operation")
 	}
 }
 
@@ -115,8 +117,10 @@ func logSince(text string) (time.Time, error) {
 	return at, nil
 }
 
-// records are lines of the daemon's log: those about one VM, whose owner may read them, since all that they say is his.
+// records are lines of JSON that tell their time: of the daemon's log those about one VM, whose owner may read them, since
+// all that they say is his; or all, of a log that is the VM's own.
 type records struct {
+	whole      bool
 	about      vm.ID
 	operations bool // only what its operations did
 	since      time.Time
@@ -128,10 +132,10 @@ func (r records) wanted(line []byte) bool {
 		ID        vm.ID     `json:"id"`
 		Operation op.ID     `json:"operation"`
 	}
-	if !bytes.Contains(line, []byte(r.about)) || json.Unmarshal(line, &l) != nil {
+	if !r.whole && !bytes.Contains(line, []byte(r.about)) || json.Unmarshal(line, &l) != nil {
 		return false
 	}
-	return l.ID == r.about && (!r.operations || l.Operation != "") && !l.Time.Before(r.since)
+	return (r.whole || l.ID == r.about) && (!r.operations || l.Operation != "") && !l.Time.Before(r.since)
 }
 
 // filter keeps the lines that are wanted. One that has not ended yet may become one.

@@ -301,7 +301,7 @@ func machine() vm.VM {
 		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
 		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
 		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: vm.RestartAlways,
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
 	}
 }
 
@@ -414,6 +414,14 @@ func (v *verbs) PlanSet(_ context.Context, c vm.Caller, selector string, r lifec
 
 func (v *verbs) Ping(_ context.Context, c vm.Caller, selector string) (agentproto.Info, time.Duration, error) {
 	return agentproto.Info{Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7}, time.Millisecond, v.called(c, "ping %q", selector)
+}
+
+func (v *verbs) Listeners(_ context.Context, c vm.Caller, selector string) (agentproto.Listeners, error) {
+	return agentproto.Listeners{All: []agentproto.Socket{{Address: "[::]:80", PID: 7, Program: "httpd"}, {Address: "127.0.0.1:90"}}, More: 2}, v.called(c, "listeners %q", selector)
+}
+
+func (v *verbs) ClosedDoors(vm.ID) map[vm.Door]error {
+	return map[vm.Door]error{vm.DoorsOf(machine())[1]: fault.New(fault.InUse, "taken")}
 }
 
 func (v *verbs) Dial(_ context.Context, c vm.Caller, selector, host string, port int) (net.Conn, error) {

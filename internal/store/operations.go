@@ -113,6 +113,28 @@ func (s *Store) prefix(ctx context.Context, key string) (netip.Prefix, bool, err
 	return p, true, nil
 }
 
+// Sysctls returns what settings of the kernel were before the instance changed them, by name; none where it changed none.
+func (s *Store) Sysctls(ctx context.Context) (map[string]string, error) {
+	text, ok, err := s.meta(ctx, "sysctls")
+	if err != nil || !ok {
+		return nil, err
+	}
+	var were map[string]string
+	if err := json.Unmarshal([]byte(text), &were); err != nil {
+		return nil, s.corrupt("the kernel's settings in it cannot be read: %w", err)
+	}
+	return were, nil
+}
+
+// SetSysctls notes them.
+func (s *Store) SetSysctls(ctx context.Context, were map[string]string) error {
+	text, err := json.Marshal(were)
+	if err != nil {
+		return err
+	}
+	return s.setMeta(ctx, "sysctls", string(text))
+}
+
 func (s *Store) meta(ctx context.Context, key string) (string, bool, error) {
 	var value string
 	err := s.read.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", key).Scan(&value)

@@ -33,7 +33,7 @@ func machine(name string) vm.VM {
 }
 
 // pick gives the lowest free address of a tiny subnet.
-func pick(taken []netip.Addr) (vm.Lease, error) {
+func pick(taken, _ []netip.Addr) (vm.Lease, error) {
 	subnet := netip.MustParsePrefix("10.9.8.0/24")
 	for a := subnet.Addr().Next(); subnet.Contains(a); a = a.Next() {
 		if !slices.Contains(taken, a) {
@@ -133,8 +133,8 @@ func TestCreateThatFailsStoresNothing(t *testing.T) {
 		want string
 	}{
 		{"taken name", machine("a"), pick, hold, fault.AlreadyExists, `create VM "a": the name is taken`},
-		{"no lease", machine("b"), func([]netip.Addr) (vm.Lease, error) { return vm.Lease{}, broken }, hold, fault.Internal, "broken"},
-		{"a lease that is taken", machine("b"), func(taken []netip.Addr) (vm.Lease, error) {
+		{"no lease", machine("b"), func(_, _ []netip.Addr) (vm.Lease, error) { return vm.Lease{}, broken }, hold, fault.Internal, "broken"},
+		{"a lease that is taken", machine("b"), func(taken, _ []netip.Addr) (vm.Lease, error) {
 			return vm.Lease{Address: netip.PrefixFrom(taken[0], 24)}, nil
 		}, hold, fault.Internal, "UNIQUE constraint failed: vms.address"},
 		{"another's record", machine("b"), pick, func(v vm.VM) []vm.Record {

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/netip"
 
 	"banger/internal/event"
 	"banger/internal/fault"
@@ -14,22 +12,22 @@ import (
 	"banger/internal/vm"
 )
 
-// Create inserts a VM with the lease that pick chooses among what is not taken, the records that hold
+// Create inserts a VM with the lease that pick chooses, the records that hold
 // derives from the leased VM, and the operation that makes it. It returns the VM as it was stored. A
 // taken name is fault.AlreadyExists.
-func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm.Lease, error), hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
+func (s *Store) Create(ctx context.Context, v vm.VM, pick Picker, hold func(vm.VM) []vm.Record, o op.Operation) (vm.VM, error) {
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		if err := unnamed(ctx, tx, v.Name); err != nil {
 			return fault.From(err).WithOp("create VM", v.Name)
 		}
-		taken, err := addresses(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if v.Lease, err = pick(taken); err != nil {
+		var err error
+		if v.Lease, err = lease(ctx, tx, "", pick); err != nil {
 			return err
 		}
 		if err := insertVM(ctx, tx, v); err != nil {
+			return err
+		}
+		if err := moved(ctx, tx, nil, leased(v)); err != nil {
 			return err
 		}
 		if err := putRecords(ctx, tx, hold(v)); err != nil {
@@ -46,31 +44,44 @@ func (s *Store) Create(ctx context.Context, v vm.VM, pick func([]netip.Addr) (vm
 // Commit applies a change as a whole. A VM that was removed meanwhile does not come back: then it is
 // fault.NotFound. Removing it once more is success. A record that another VM holds is fault.InUse.
 func (s *Store) Commit(ctx context.Context, c vm.Change) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
-		// An operation begins before what it does, and ends after it: so their events tell it.
-		if c.Op != nil && !c.Op.State.Ended() {
-			if err := putOperation(ctx, tx, *c.Op); err != nil {
-				return err
-			}
-		}
-		if err := applyVM(ctx, tx, c); err != nil {
+	return s.change(ctx, func(tx *sql.Tx) error { return apply(ctx, tx, c) }, func() { s.known.keep(c.VM, c.Remove) })
+}
+
+// Relet is Commit for a VM that gets the lease that pick chooses, and keeps its records. It returns the VM as it was stored.
+func (s *Store) Relet(ctx context.Context, c vm.Change, pick Picker) (vm.VM, error) {
+	err := s.change(ctx, func(tx *sql.Tx) (err error) {
+		if c.VM.Lease, err = lease(ctx, tx, c.VM.ID, pick); err != nil {
 			return err
 		}
-		if c.Op != nil && c.Op.State.Ended() {
-			if err := putOperation(ctx, tx, *c.Op); err != nil {
-				return err
-			}
+		return apply(ctx, tx, c)
+	}, func() { s.known.keep(c.VM, false) })
+	return c.VM, err
+}
+
+func apply(ctx context.Context, tx *sql.Tx, c vm.Change) error {
+	// An operation begins before what it does, and ends after it: so their events tell it.
+	if c.Op != nil && !c.Op.State.Ended() {
+		if err := putOperation(ctx, tx, *c.Op); err != nil {
+			return err
 		}
-		if c.Remove { // its records went with it
-			return nil
+	}
+	if err := applyVM(ctx, tx, c); err != nil {
+		return err
+	}
+	if c.Op != nil && c.Op.State.Ended() {
+		if err := putOperation(ctx, tx, *c.Op); err != nil {
+			return err
 		}
-		if c.Drop != "" {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE vm = ? AND until = ?", c.VM.ID, c.Drop); err != nil {
-				return err
-			}
+	}
+	if c.Remove { // its records went with it
+		return nil
+	}
+	if c.Drop != "" {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE vm = ? AND until = ?", c.VM.ID, c.Drop); err != nil {
+			return err
 		}
-		return putRecords(ctx, tx, c.Hold)
-	}, func() { s.known.keep(c.VM, c.Remove) })
+	}
+	return putRecords(ctx, tx, c.Hold)
 }
 
 // unnamed refuses a name that a VM has. It says not what the name was wanted for.
@@ -102,6 +113,9 @@ func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", c.VM.ID); err != nil {
 			return err
 		}
+		if err := moved(ctx, tx, leased(*before), nil); err != nil {
+			return err
+		}
 		return tell(ctx, tx, event.OfRemoval(*before))
 	}
 	if before.Name != c.VM.Name {
@@ -110,6 +124,9 @@ func applyVM(ctx context.Context, tx *sql.Tx, c vm.Change) error {
 		}
 	}
 	if err := updateVM(ctx, tx, c.VM); err != nil {
+		return err
+	}
+	if err := moved(ctx, tx, leased(*before), leased(c.VM)); err != nil {
 		return err
 	}
 	return tell(ctx, tx, event.OfChange(*before, c.VM)...)
@@ -131,27 +148,6 @@ func (s *Store) Records(ctx context.Context, id vm.ID) ([]vm.Record, error) {
 		out = append(out, r)
 	}
 	return out, s.explain(rows.Err())
-}
-
-func addresses(ctx context.Context, tx *sql.Tx) ([]netip.Addr, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT address FROM vms WHERE address IS NOT NULL")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []netip.Addr
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			return nil, err
-		}
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("stored address: %w", err)
-		}
-		out = append(out, a)
-	}
-	return out, rows.Err()
 }
 
 func insertVM(ctx context.Context, tx *sql.Tx, v vm.VM) error {

@@ -37,7 +37,7 @@ func (id ID) Valid() bool { return idPattern.MatchString(string(id)) }
 
 // TAP is the name of the VM's network device on the host: at most 15 bytes, which is what the
 // kernel allows, and bearing the instance's tag so that instances tell their devices apart.
-func (id ID) TAP(tag Tag) string { return tag.tap() + string(id[:tapID]) }
+func (id ID) TAP(tag Tag) string { return tag.TAPs() + string(id[:tapID]) }
 
 // tapID is how much of a VM's id its TAP's name has room for.
 const tapID = 8
@@ -49,14 +49,12 @@ var tagPattern = regexp.MustCompile(`^[0-9a-f]{4}$`)
 
 // Marks reports whether a device's name is a TAP's of this instance.
 func (t Tag) Marks(device string) bool {
-	id, ok := strings.CutPrefix(device, t.tap())
+	id, ok := strings.CutPrefix(device, t.TAPs())
 	return ok && t.Valid() && len(id) == tapID && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-func (t Tag) tap() string { return "bt" + string(t) + "-" }
-
-// TAPs is what the names of all TAPs of its VMs begin with.
-func (t Tag) TAPs() string { return t.tap() }
+// TAPs is what the names of its VMs' TAPs begin with.
+func (t Tag) TAPs() string { return "bt" + string(t) + "-" }
 
 // MaxSpares bounds how many TAPs of an instance may be kept ready: a number has two digits.
 const MaxSpares = 100

@@ -55,5 +55,8 @@ func (l Layout) ConsoleLog(id ID) string { return filepath.Join(l.Logs(id), "con
 // FirecrackerLog is the hypervisor's own log.
 func (l Layout) FirecrackerLog(id ID) string { return filepath.Join(l.Logs(id), "firecracker.log") }
 
+// NetworkLog is what the guest was refused on the network, a line of JSON each.
+func (l Layout) NetworkLog(id ID) string { return filepath.Join(l.Logs(id), "network.log") }
+
 // DaemonLog is the daemon's JSON log.
 func (l Layout) DaemonLog() string { return filepath.Join(l.State, "bangerd.log") }

@@ -22,14 +22,17 @@ import (
 const allLogs = "all"
 
 // logSources are a VM's logs. What its operations did is part of what the daemon says.
-func logSources() []string { return []string{"console", "firecracker", "daemon", "operation", allLogs} }
+func logSources() []string {
+	return []string{"console", "firecracker", "network", "daemon", "operation", allLogs}
+}
 
 func newLogs(a *app.App) *cobra.Command {
 	var q client.LogQuery
 	cmd := &cobra.Command{
 		Use:   "logs NAME",
 		Short: "Show what a VM, its hypervisor or the daemon said",
-		Long: `Show a VM's log: the guest's serial console, Firecracker's own log, what the daemon logged about the
+		Long: `Show a VM's log: the guest's serial console, Firecracker's own log, what the guest was refused on the
+network (banger vm net log shows that for people), what the daemon logged about the
 VM, or of that only the stages of its operations. With --source all each line says which log it is of.
 On a terminal colours are dropped and other control characters shown as escapes; in a pipe the bytes
 are as they came.`,
@@ -79,7 +82,7 @@ are as they came.`,
 // everyLog shows all logs of a VM, one after the other, or side by side when they are followed. Behind a prefix there are
 // no bytes as they came: the lines are escaped in a pipe too.
 func everyLog(ctx context.Context, a *app.App, c *client.Client, name string, q client.LogQuery) error {
-	sources := []string{"console", "firecracker", "daemon"} // the last has the operations too
+	sources := []string{"console", "firecracker", "network", "daemon"} // the last has the operations too
 	out := &oneWriter{w: a.IO.Out}
 	copyOne := func(ctx context.Context, q client.LogQuery) error {
 		log, err := c.Logs(ctx, name, q)

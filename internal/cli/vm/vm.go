@@ -18,7 +18,8 @@ func New(a *app.App) *cobra.Command {
 	return app.Group("vm", "Make and use virtual machines",
 		newCreate(a), newList(a), newShow(a),
 		newStart(a), newStop(a), newKill(a), newSet(a), newFork(a), newCheckpoint(a), newDelete(a), newTrash(a),
-		newSSH(a), newStats(a), newLogs(a), newPing(a))
+		newPort(a), newForward(a),
+		newSSH(a), newStats(a), newLogs(a), newNet(a), newPing(a))
 }
 
 func stateStyle(p term.Palette, s nouns.State) func(string) string {

@@ -160,11 +160,21 @@ func (d *Drain) Close() error {
 	return d.err
 }
 
+// Append adds a line that carries its own time to a log which is bounded as a drain's is. Its directory is there.
+func Append(path string, line []byte) error {
+	l := log{path: path, dated: true}
+	if err := l.open(); err != nil {
+		return err
+	}
+	return errors.Join(l.write(append(line, '\n')), l.close())
+}
+
 // log is a file that is set aside when it is full.
 type log struct {
 	path  string
 	file  *os.File
 	size  int64
+	dated bool // its lines tell when they were written, so that is not noted beside them
 	times logtime.Notes
 }
 
@@ -200,7 +210,10 @@ func (l *log) write(p []byte) error {
 			return err
 		}
 	}
-	noted := l.times.Grows(l.path, l.size)
+	var noted error
+	if !l.dated {
+		noted = l.times.Grows(l.path, l.size)
+	}
 	n, err := l.file.Write(p)
 	l.size += int64(n)
 	return errors.Join(err, noted)

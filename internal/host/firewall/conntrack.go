@@ -14,15 +14,9 @@ import (
 // forget ends the kernel's memory of connections that guests made and that their policies do not allow, of those with an
 // address that is asked about. The others stay: without that memory a packet from outside would find nobody. f.mu is held.
 func (f *Firewall) forget(asked func(netip.Addr) bool) error {
-	byAddr := map[netip.Addr]*guest{}
-	for _, g := range f.guests {
-		for _, s := range sides(g.Guest) {
-			byAddr[s.guest] = g
-		}
-	}
 	return flush(func(src, dst netip.Addr) bool {
-		g := byAddr[src]
-		return g != nil && (asked(src) || asked(dst)) && !g.mayReach(dst, byAddr[dst])
+		g := f.byAddr[src]
+		return g != nil && (asked(src) || asked(dst)) && !g.mayReach(dst, f.byAddr[dst])
 	})
 }
 

@@ -32,9 +32,10 @@ type Firewall struct {
 
 	mu      sync.Mutex
 	guests  map[string]*guest // by TAP, as the tables are to have them
-	known   bool              // what the kernel's learned addresses are has been read
-	rules   [][]uint64        // handles at the last rebuild
-	checked uint32            // the kernel's generation in which the tables were whole; 0 is none
+	byAddr  map[netip.Addr]*guest
+	known   bool       // what the kernel's learned addresses are has been read
+	rules   [][]uint64 // handles at the last rebuild
+	checked uint32     // the kernel's generation in which the tables were whole; 0 is none
 }
 
 // guest is one in the tables.
@@ -63,7 +64,8 @@ const MaxLearned = 1024
 // New returns the firewall of the instance with this tag.
 func New(tag vm.Tag) *Firewall {
 	group, _ := strconv.ParseUint(string(tag), 16, 16) // a tag is 4 hexadecimal digits
-	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0)), guests: map[string]*guest{}}
+	f := &Firewall{name: tag.Bridge(0), group: uint16(group), families: newFamilies(tag.Bridge(0))}
+	f.forgetAll()
 	f.chains = f.families.chains(tag, f.group)
 	return f
 }
@@ -80,18 +82,15 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	next := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
 	old := map[element]struct{}{}
 	var before []*guest
-	for tap, was := range f.guests {
-		if tap != g.TAP && !was.clashes(g) {
-			continue
-		}
+	for _, was := range f.replaced(g) {
 		maps.Copy(old, was.elements)
 		before = append(before, was)
-		if tap == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
+		if was.TAP == g.TAP && was.Address == g.Address && was.Address6 == g.Address6 {
 			next.learned = keep(was.learned, g.Policy, now)
 		}
-		delete(f.guests, tap)
+		f.remove(was)
 	}
-	f.guests[g.TAP] = next
+	f.insert(next)
 	gone, come := difference(old, next.elements), difference(next.elements, old)
 	err := f.change(ctx, func(c *nftables.Conn) error {
 		if err := f.put(c.SetDeleteElements, gone); err != nil {
@@ -108,7 +107,8 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 	return f.explain("set firewall of", g.TAP, err)
 }
 
-// Drop takes a guest out, with what it learned and the connections that it had. Gone is success.
+// Drop takes a guest out, with what it learned and the connections that it had; the last one takes the tables along. Gone is
+// success.
 func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,13 +116,18 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 	if g == nil {
 		return nil
 	}
-	delete(f.guests, tap)
-	err := f.change(ctx, func(c *nftables.Conn) error {
-		if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
-			return err
-		}
-		return f.relearn(c, []*guest{g}, &guest{}, time.Now())
-	})
+	f.remove(g)
+	var err error
+	if len(f.guests) == 0 {
+		err = f.removeTables()
+	} else {
+		err = f.change(ctx, func(c *nftables.Conn) error {
+			if err := f.put(c.SetDeleteElements, slices.Collect(maps.Keys(g.elements))); err != nil {
+				return err
+			}
+			return f.relearn(c, []*guest{g}, &guest{}, time.Now())
+		})
+	}
 	if err == nil {
 		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
 	}
@@ -149,30 +154,30 @@ func (f *Firewall) Guests(ctx context.Context) ([]string, error) {
 }
 
 // Rebuild makes both tables anew with these guests, in one transaction: there is no moment without rules. What was learned
-// stays, with the time that is left of it, and connections go on that the policies allow. A daemon that starts calls it first.
+// stays, with the time that is left of it, and connections go on that the policies allow. Without guests there are no tables.
+// A daemon that starts calls it first.
 func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	next := make(map[string]*guest, len(guests))
-	byAddr := make(map[netip.Addr]*guest, len(guests))
+	was := f.guests
+	f.forgetAll()
 	for _, g := range guests {
 		n := &guest{Guest: g, elements: elements(g), learned: map[netip.Addr]lesson{}}
-		if was := f.guests[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
+		if was := was[g.TAP]; was != nil && was.Address == g.Address && was.Address6 == g.Address6 {
 			n.learned = keep(was.learned, g.Policy, now)
 		}
-		next[g.TAP], byAddr[g.Address] = n, n
-		if g.Address6.IsValid() {
-			byAddr[g.Address6] = n
-		}
+		f.insert(n)
+	}
+	if len(guests) == 0 {
+		return f.explain("remove firewall", f.name, f.removeTables())
 	}
 	if !f.known {
-		if err := f.readLearned(byAddr, now); err != nil {
+		if err := f.readLearned(now); err != nil {
 			return f.explain("read learned addresses of", f.name, err)
 		}
 		f.known = true
 	}
-	f.guests = next
 	err := f.rebuild(ctx)
 	if err == nil {
 		err = f.forget(func(netip.Addr) bool { return true })
@@ -184,6 +189,9 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 func (f *Firewall) Ensure(ctx context.Context) (mended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.guests) == 0 {
+		return false, ctx.Err()
+	}
 	whole, err := f.whole()
 	if err == nil && !whole {
 		mended, err = true, f.rebuild(ctx)
@@ -198,14 +206,20 @@ func (f *Firewall) Remove(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f.guests, f.known, f.rules, f.checked = map[string]*guest{}, false, nil, 0
-	return f.explain("remove firewall", f.name, transact(func(c *nftables.Conn) error {
+	return f.explain("remove firewall", f.name, f.removeTables())
+}
+
+// removeTables removes them. f.mu is held.
+func (f *Firewall) removeTables() error {
+	f.forgetAll()
+	f.known, f.rules, f.checked = false, nil, 0
+	return transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
 			c.DelTable(t)
 		}
 		return nil
-	}))
+	})
 }
 
 // change makes a transaction. Where the tables are not what it takes them for, all of them are made anew. f.mu is held.
@@ -324,9 +338,39 @@ func (f *Firewall) whole() (bool, error) {
 	return true, nil
 }
 
-// clashes reports whether another guest has what only one can have: the one that had it before has gone, whatever was not told.
-func (g *guest) clashes(other network.Guest) bool {
-	return g.has(other.Address) || g.has(other.Address6) || g.MAC == other.MAC
+// forgetAll leaves memory without guests. f.mu is held, as below.
+func (f *Firewall) forgetAll() {
+	f.guests, f.byAddr = map[string]*guest{}, map[netip.Addr]*guest{}
+}
+
+func (f *Firewall) insert(g *guest) {
+	f.guests[g.TAP] = g
+	for _, a := range addresses(g.Guest) {
+		f.byAddr[a] = g
+	}
+}
+
+func (f *Firewall) remove(g *guest) {
+	delete(f.guests, g.TAP)
+	for _, a := range addresses(g.Guest) {
+		delete(f.byAddr, a)
+	}
+}
+
+// replaced are the guests that go when this one comes: itself, and who has what only one can have. That one has gone, whatever
+// was not told.
+func (f *Firewall) replaced(g network.Guest) []*guest {
+	var all []*guest
+	add := func(was *guest) {
+		if was != nil && !slices.Contains(all, was) {
+			all = append(all, was)
+		}
+	}
+	add(f.guests[g.TAP])
+	for _, a := range addresses(g) {
+		add(f.byAddr[a])
+	}
+	return all
 }
 
 // has reports whether an address is the guest's.

@@ -120,7 +120,7 @@ func TestEnsure(t *testing.T) {
 			return err
 		})
 	}
-	ensure(true) // there was nothing
+	ensure(false) // nor are there guests
 	w.rebuild(one, two)
 	w.at(func() error {
 		return w.fw.Learn(t.Context(), one.TAP, "example.com", []netip.Addr{netip.MustParseAddr(server)}, time.Hour)
@@ -189,29 +189,34 @@ func change(fill func(c *nftables.Conn) error) error {
 
 func TestTheRulesAreOfConstantNumber(t *testing.T) {
 	w := newWorld(t)
-	w.rebuild()
-	empty := w.tables()
 	one, two := guest(1), guest(2)
 	one.Policy.Egress, one.Policy.Allow = network.EgressList, allow("203.0.113.0/24,2001:db8::/32")
 	two.Policy.Isolated, two.Policy.NAT = true, false
+	three := guest(3)
+	w.put(three)
+	lonely := w.tables()
 	w.put(one)
 	w.put(two)
 	some := w.tables()
-	for name := range empty {
-		if empty[name].rules != some[name].rules {
-			t.Errorf("%s has %d rules without guests and %d with two", name, empty[name].rules, some[name].rules)
+	for name := range lonely {
+		if lonely[name].rules != some[name].rules {
+			t.Errorf("%s has %d rules with a guest and %d with three", name, lonely[name].rules, some[name].rules)
 		}
 	}
-	if len(some) != len(empty) {
-		t.Errorf("%d chains and sets became %d", len(empty), len(some))
+	if len(some) != len(lonely) {
+		t.Errorf("%d chains and sets became %d", len(lonely), len(some))
 	}
 	for _, g := range []network.Guest{one, two} {
 		for range 2 {
 			w.at(func() error { return w.fw.Drop(t.Context(), g.TAP) })
 		}
 	}
-	if d := cmp.Diff(empty, w.tables(), cmp.AllowUnexported(part{})); d != "" {
-		t.Errorf("after all guests have gone (-before +after):\n%s", d)
+	if d := cmp.Diff(lonely, w.tables(), cmp.AllowUnexported(part{})); d != "" {
+		t.Errorf("after the others have gone (-before +after):\n%s", d)
+	}
+	w.at(func() error { return w.fw.Drop(t.Context(), three.TAP) })
+	if left := w.tables(); len(left) > 0 {
+		t.Errorf("without guests there are %v", left)
 	}
 	for range 2 {
 		w.at(func() error { return w.fw.Remove(t.Context()) })

@@ -156,7 +156,7 @@ func (g *guest) lessons(bySet map[string][]nftables.SetElement, now time.Time) {
 }
 
 // readLearned takes over what another daemon's guests had learned by the kernel's tables.
-func (f *Firewall) readLearned(byAddr map[netip.Addr]*guest, now time.Time) error {
+func (f *Firewall) readLearned(now time.Time) error {
 	for _, set := range []string{setLearned4, setLearned6} {
 		all, err := dump(f.families.byName[set])
 		if err != nil {
@@ -166,7 +166,7 @@ func (f *Firewall) readLearned(byAddr map[netip.Addr]*guest, now time.Time) erro
 			half := len(e.Key) / 2
 			src, _ := netip.AddrFromSlice(e.Key[:half])
 			dst, ok := netip.AddrFromSlice(e.Key[half:])
-			g := byAddr[src]
+			g := f.byAddr[src]
 			if g == nil || !ok || e.Expires <= 0 {
 				continue
 			}

@@ -132,13 +132,11 @@ func (f *Firewall) bind(c *netlink.Conn) error {
 func (f *Firewall) place(r *Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for tap, g := range f.guests {
-		if g.has(r.Source.Addr()) {
-			r.TAP, r.VM = tap, g.ID
-		}
-		if g.has(r.Destination.Addr()) {
-			r.Towards = ToGuest
-		}
+	if g := f.byAddr[r.Source.Addr()]; g != nil {
+		r.TAP, r.VM = g.TAP, g.ID
+	}
+	if f.byAddr[r.Destination.Addr()] != nil {
+		r.Towards = ToGuest
 	}
 }
 

@@ -60,7 +60,7 @@ func newFamilies(name string) families {
 	f.add(f.bridge, setMACs, tap, nftables.TypeEtherAddr)
 	f.add(f.bridge, setAddrs4, tap, v4)
 	f.add(f.bridge, setAddrs6, tap, v6)
-	f.add(f.bridge, setApart, tap)
+	f.add(f.bridge, setApart, tap).KeyByteOrder = binaryutil.NativeEndian // so that nft can show it
 	for _, name := range []string{setApart4, setNAT4, setOpen4} {
 		f.add(f.inet, name, v4)
 	}
@@ -97,11 +97,10 @@ func elements(g network.Guest) map[element]struct{} {
 		all[element{set: set, key: string(bytes.Join(parts, nil))}] = struct{}{}
 	}
 	tap := ifname(g.TAP)
-	mac, err := net.ParseMAC(g.MAC)
-	if err != nil || len(mac) != 6 {
+	mac, local, ok := linkLocal(g.MAC)
+	if !ok {
 		return all // passes nothing
 	}
-	local := linkLocal(mac)
 	add(setMACs, tap, mac, []byte{0, 0})
 	add(setAddrs6, tap, local.AsSlice())
 	if g.Policy.Isolated {
@@ -169,9 +168,25 @@ func ifname(name string) []byte {
 }
 
 // linkLocal is the address that a guest gives itself by its MAC.
-func linkLocal(mac net.HardwareAddr) netip.Addr {
-	a := [16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
-	return netip.AddrFrom16(a)
+func linkLocal(mac string) (net.HardwareAddr, netip.Addr, bool) {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return nil, netip.Addr{}, false
+	}
+	a := [16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]}
+	return m, netip.AddrFrom16(a), true
+}
+
+// addresses are all that no other guest has.
+func addresses(g network.Guest) []netip.Addr {
+	var all []netip.Addr
+	for _, s := range sides(g) {
+		all = append(all, s.guest)
+	}
+	if _, local, ok := linkLocal(g.MAC); ok {
+		all = append(all, local)
+	}
+	return all
 }
 
 // widest leaves out the prefixes that others contain: the kernel refuses intervals that overlap.

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -150,16 +151,16 @@ func (l *Links) isBridge(link netlink.Link) bool {
 	return ours && link.Type() == "bridge"
 }
 
-// InUse lists the subnets that the host has addresses in or routes to, those of the instance's own
-// bridges excepted, so that a subnet can be chosen that hides none of them.
-func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
+// InUse lists what the host has addresses in or routes to, but for the instance's own
+// bridges, so that a subnet can be chosen that hides none of it.
+func (l *Links) InUse(ctx context.Context) ([]network.Claim, error) {
 	links, err := dump(ctx, netlink.LinkList)
 	if err != nil {
 		return nil, explain("list devices", "", err)
 	}
-	own := map[int]bool{}
+	names, own := map[int]string{}, map[int]bool{}
 	for _, link := range links {
-		own[link.Attrs().Index] = l.isBridge(link)
+		names[link.Attrs().Index], own[link.Attrs().Index] = link.Attrs().Name, l.isBridge(link)
 	}
 	addrs, err := dump(ctx, func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
@@ -172,10 +173,10 @@ func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, explain("list routes", "", err)
 	}
-	var used []netip.Prefix
+	var used []network.Claim
 	add := func(link int, n *net.IPNet) {
 		if p, ok := prefix(n); ok && !own[link] && p.Bits() > 0 { // a default route claims no subnet
-			used = append(used, p)
+			used = append(used, network.Claim{Prefix: p, Device: names[link]})
 		}
 	}
 	for _, a := range addrs {
@@ -185,6 +186,14 @@ func (l *Links) InUse(ctx context.Context) ([]netip.Prefix, error) {
 		add(r.LinkIndex, r.Dst)
 	}
 	return used, nil
+}
+
+// Busy reports whether a VM is on a bridge of the instance.
+func (l *Links) Busy(ctx context.Context) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.look(ctx)
+	return len(l.used) > 0, explain("list devices", "", err)
 }
 
 func prefix(n *net.IPNet) (netip.Prefix, bool) {

@@ -18,6 +18,7 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/host/link"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -376,9 +377,9 @@ func TestSeveralBridges(t *testing.T) {
 		}
 		used, err := links.InUse(t.Context())
 		check(t, err)
-		for _, p := range used {
-			if p.Overlaps(netip.MustParsePrefix("10.9.0.0/16")) {
-				t.Errorf("its own %s is in use by others", p)
+		for _, c := range used {
+			if c.Prefix.Overlaps(netip.MustParsePrefix("10.9.0.0/16")) {
+				t.Errorf("its own %s is in use by others", c)
 			}
 		}
 		check(t, links.Fill(t.Context()))
@@ -439,13 +440,19 @@ func TestInUse(t *testing.T) {
 			t.Error(err)
 		}
 		for _, want := range []string{"172.30.0.0/20", "192.168.77.0/24", "198.51.100.7/32"} {
-			if !slices.Contains(used, netip.MustParsePrefix(want)) {
+			if !slices.Contains(used, network.Claim{Prefix: netip.MustParsePrefix(want), Device: "banger-cd34"}) {
 				t.Errorf("%s is missing in %v", want, used)
 			}
 		}
-		for _, p := range used {
-			if p.Bits() == 0 || p.Overlaps(netip.MustParsePrefix("10.9.0.0/24")) {
-				t.Errorf("%s is counted as in use", p)
+		for _, c := range used {
+			if c.Prefix.Bits() == 0 || c.Prefix.Overlaps(netip.MustParsePrefix("10.9.0.0/24")) {
+				t.Errorf("%s is counted as in use", c)
+			}
+		}
+		idle := link.New("ef56", 0)
+		for l, want := range map[*link.Links]bool{links: true, other: true, idle: false} {
+			if busy, err := l.Busy(t.Context()); err != nil || busy != want {
+				t.Errorf("busy is %v, %v", busy, err)
 			}
 		}
 	})

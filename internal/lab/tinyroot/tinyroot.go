@@ -18,10 +18,10 @@ import (
 // some busybox offers, keeps the tree the same everywhere.
 func applets() []string {
 	return []string{
-		"[", "ash", "awk", "base64", "basename", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut",
+		"[", "arping", "ash", "awk", "base64", "basename", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut",
 		"date", "dd", "df", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find",
 		"free", "grep", "gunzip", "gzip", "head", "hexdump", "hostname", "id", "ifconfig", "ip", "kill",
-		"killall", "ln", "ls", "md5sum", "mkdir", "mknod", "mktemp", "mount", "mv", "nc",
+		"killall", "ln", "ls", "md5sum", "mkdir", "mknod", "mktemp", "mount", "mv", "nc", "nslookup",
 		"nproc", "od", "pidof", "ping", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "route",
 		"sed", "seq", "setsid", "sh", "sha256sum", "sleep", "sort", "stat", "stty", "sync", "tail",
 		"tar", "tee", "test", "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname", "uniq",
