@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
@@ -20,7 +19,7 @@ func (f *Firewall) Check() error {
 	defer f.mu.Unlock()
 	err := f.try(f.families.sets, f.chains)
 	if err == nil {
-		if _, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, matching(func(_, _ netip.Addr) bool { return false })); err == nil {
+		if err = flush(nobodys, end{unix.AF_INET, madeIt, netip.IPv4Unspecified()}); err == nil {
 			return nil
 		}
 		return lacking("nf_conntrack_netlink", err)
@@ -52,6 +51,8 @@ func (f *Firewall) Check() error {
 	}
 	return lacking("nf_tables", err)
 }
+
+func nobodys(_, _ netip.Addr) bool { return false }
 
 func lacking(modules string, err error) error {
 	return fault.New(fault.Requirement, "the kernel lacks what VMs' networking needs of %s: %w", modules, err).WithOp("check firewall", "").

@@ -103,7 +103,7 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		return f.relearn(c, before, next, now)
 	})
 	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
-		err = f.forget(next.has)
+		err = f.forget(next)
 	}
 	return f.explain("set firewall of", g.TAP, err)
 }
@@ -130,7 +130,7 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 		})
 	}
 	if err == nil {
-		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
+		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) }, ends(g)...)
 	}
 	return f.explain("clear firewall of", tap, err)
 }
@@ -181,7 +181,7 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	}
 	err := f.rebuild(ctx)
 	if err == nil {
-		err = f.forget(func(netip.Addr) bool { return true })
+		err = f.forgetAny()
 	}
 	return f.explain("build firewall", f.name, err)
 }
