@@ -16,6 +16,8 @@ import (
 // Check tells whether the kernel has all that the tables need: fault.Requirement, with the modules to load, when it has not.
 // It makes the tables' rules in tables of another name, and takes them away in the same transaction.
 func (f *Firewall) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	err := f.try(f.families.sets, f.chains)
 	if err == nil {
 		if _, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, matching(func(_, _ netip.Addr) bool { return false })); err == nil {
@@ -61,7 +63,7 @@ func (f *Firewall) try(sets []*nftables.Set, chains []chain) error {
 	inet, bridge := *f.families.inet, *f.families.bridge
 	inet.Name, bridge.Name = f.name+"-check", f.name+"-check"
 	moved := map[nftables.TableFamily]*nftables.Table{inet.Family: &inet, bridge.Family: &bridge}
-	return transact(func(c *nftables.Conn) error {
+	return f.transact(func(c *nftables.Conn) error {
 		for _, t := range moved {
 			c.AddTable(t)
 		}
