@@ -33,6 +33,8 @@ type gate struct {
 	mu     sync.Mutex
 	fit    bool // the kernel has what the tables need
 	passes bool // others' firewalls have been asked
+
+	passing sync.Mutex // one at a time, or both find that an accept is missing
 }
 
 // Guard implements nic.Gate.
@@ -93,7 +95,7 @@ func (g *gate) checks() []feature.Check {
 			for _, a := range accepts {
 				switch {
 				case a.There:
-					lines = append(lines, a.Firewall+" lets VMs through: "+a.Where+" has "+a.Rules)
+					lines = append(lines, a.Firewall+" lets VMs through, by what "+a.Where+" has of the name "+a.Name)
 				case len(guests) > 0:
 					return "", fault.New(fault.Unavailable, "%s drops what the host forwards, VMs' packets too", a.Firewall).
 						WithHint("banger adds this to %s by itself, within a minute: %s", a.Where, a.Rules)
@@ -109,6 +111,8 @@ func (g *gate) checks() []feature.Check {
 
 // pass has others' firewalls let guests through. One that does not keeps no VM from running.
 func (g *gate) pass(ctx context.Context) {
+	g.passing.Lock()
+	defer g.passing.Unlock()
 	added, err := g.others.Ensure(ctx)
 	if len(added) > 0 {
 		g.log.Info("another firewall drops what the host forwards; it lets VMs through now", "firewalls", added)
