@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"banger/internal/fault"
@@ -124,6 +125,14 @@ func (s Space) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
 		return vm.Lease{}, err.WithHint("delete VMs: no subnet can be wider")
 	}
 	return vm.Lease{}, err.WithHint("delete VMs, or set a wider subnet in the daemon's configuration, such as %s, which has this one in it, and restart the daemon", wider)
+}
+
+// OfMAC is the address that a MAC was derived from.
+func OfMAC(mac net.HardwareAddr) (netip.Addr, bool) {
+	if len(mac) != 6 || mac[0] != 0x02 || mac[1] != 0xba {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4([4]byte(mac[2:])), true
 }
 
 // MAC derives a locally administered address from an IPv4 one, so that a neighbour's stale ARP entry
