@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"banger/internal/feature/bootset"
 	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
+	doorway "banger/internal/feature/door"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
 	"banger/internal/feature/restart"
@@ -30,6 +32,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/host/block"
 	"banger/internal/host/dm"
+	"banger/internal/host/door"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/firewall"
@@ -72,7 +75,9 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	doors     *door.Doors
 	gate      *gate
+	names     *names
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -158,7 +163,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 
 // answer serves the API until it is told to end, then lets go of the VMs.
 func (d *Daemon) answer(ctx context.Context) error {
-	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Layout: d.layout, Log: d.log})
+	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Network: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
@@ -203,6 +208,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	dry()
 	open()
 	hide()
+	d.doors.Shut()
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)
@@ -253,6 +259,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
+	d.doors = door.New(d.sockets, func(ctx context.Context, id vm.ID, port int) (net.Conn, error) { return d.manager.Enter(ctx, id, port) }, d.log)
 	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, log: d.log, links: d.links, store: d.store}
@@ -280,6 +287,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
+		&doorway.Feature{Doors: d.doors, Fleet: d.store, Root: door.Root()},
 		&nic.Feature{Links: d.links, Gate: d.gate, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},

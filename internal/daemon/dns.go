@@ -50,6 +50,7 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	n.server = dns.New(dns.Config{
 		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: d.gate, Refused: d.refusedName, Log: d.log,
 	})
+	d.names = n
 	n.serveHost(ctx, d.cfg.DNS)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })
 	again, cancel := context.WithCancel(ctx)

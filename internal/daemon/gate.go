@@ -8,9 +8,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/host/drain"
 	"banger/internal/host/firewall"
 	"banger/internal/host/firewall/others"
@@ -74,6 +77,34 @@ func (g *gate) CheckFirewall() error {
 	err := g.tables.Check()
 	g.fit = err == nil
 	return err
+}
+
+// checks are what doctor looks at: what others' firewalls do to guests.
+func (g *gate) checks() []feature.Check {
+	return []feature.Check{{
+		Name: "other firewalls",
+		Probe: func(ctx context.Context) (string, error) {
+			accepts, err := g.others.List(ctx)
+			if err != nil || len(accepts) == 0 {
+				return "none drops what the host forwards", err
+			}
+			guests, err := g.tables.Guests(ctx)
+			var lines []string
+			for _, a := range accepts {
+				switch {
+				case a.There:
+					lines = append(lines, a.Firewall+" lets VMs through: "+a.Where+" has "+a.Rules)
+				case len(guests) > 0:
+					return "", fault.New(fault.Unavailable, "%s drops what the host forwards, VMs' packets too", a.Firewall).
+						WithHint("banger adds this to %s by itself, within a minute: %s", a.Where, a.Rules)
+				default:
+					lines = append(lines, a.Firewall+" drops what the host forwards; it is told to let VMs through when one starts")
+				}
+			}
+			return strings.Join(lines, "; "), err
+		},
+		Fix: "see the daemon's log for why it could not be told",
+	}}
 }
 
 // pass has others' firewalls let guests through. One that does not keeps no VM from running.

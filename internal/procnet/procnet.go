@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Socket is one that somebody listens on.
@@ -128,11 +129,21 @@ func Holders(proc string, sockets []Socket) map[string]Program {
 		for _, inode := range inodes {
 			if _, had := found[inode]; wanted[inode] && !had {
 				name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-				found[inode] = Program{pid, strings.TrimSpace(string(name))}
+				found[inode] = Program{pid, printable(strings.TrimSpace(string(name)))}
 			}
 		}
 	}
 	return found
+}
+
+// printable is a name as it can be shown: processes choose their names themselves.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // Sockets returns the inodes of all sockets that the process has whose directory in /proc this is.

@@ -60,7 +60,7 @@ func newFamilies(name string) families {
 	f.add(f.bridge, setMACs, tap, nftables.TypeEtherAddr)
 	f.add(f.bridge, setAddrs4, tap, v4)
 	f.add(f.bridge, setAddrs6, tap, v6)
-	f.add(f.bridge, setApart, tap)
+	f.add(f.bridge, setApart, tap).KeyByteOrder = binaryutil.NativeEndian // so that nft can show it
 	for _, name := range []string{setApart4, setNAT4, setOpen4} {
 		f.add(f.inet, name, v4)
 	}
