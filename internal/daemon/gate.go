@@ -33,6 +33,8 @@ type gate struct {
 	mu     sync.Mutex
 	fit    bool // the kernel has what the tables need
 	passes bool // others' firewalls have been asked
+
+	passing sync.Mutex // one at a time, or both find that an accept is missing
 }
 
 // Guard implements nic.Gate.
@@ -79,6 +81,16 @@ func (g *gate) CheckFirewall() error {
 	return err
 }
 
+// SetNAT lets the guest behind a TAP out by the host's addresses, or does not, without a daemon: one that runs has the last
+// word.
+func SetNAT(ctx context.Context, tap string, on bool) error {
+	tag, ok := vm.TagOf(tap)
+	if !ok {
+		return fault.New(fault.Invalid, "it is no VM's TAP").WithOp("set NAT of", tap).WithHint("such as bt1a2b-0123abcd: see `ip link`")
+	}
+	return firewall.New(tag).SetNAT(ctx, tap, on)
+}
+
 // checks are what doctor looks at: what others' firewalls do to guests.
 func (g *gate) checks() []feature.Check {
 	return []feature.Check{{
@@ -93,7 +105,7 @@ func (g *gate) checks() []feature.Check {
 			for _, a := range accepts {
 				switch {
 				case a.There:
-					lines = append(lines, a.Firewall+" lets VMs through: "+a.Where+" has "+a.Rules)
+					lines = append(lines, a.Firewall+" lets VMs through, by what "+a.Where+" has of the name "+a.Name)
 				case len(guests) > 0:
 					return "", fault.New(fault.Unavailable, "%s drops what the host forwards, VMs' packets too", a.Firewall).
 						WithHint("banger adds this to %s by itself, within a minute: %s", a.Where, a.Rules)
@@ -109,6 +121,8 @@ func (g *gate) checks() []feature.Check {
 
 // pass has others' firewalls let guests through. One that does not keeps no VM from running.
 func (g *gate) pass(ctx context.Context) {
+	g.passing.Lock()
+	defer g.passing.Unlock()
 	added, err := g.others.Ensure(ctx)
 	if len(added) > 0 {
 		g.log.Info("another firewall drops what the host forwards; it lets VMs through now", "firewalls", added)

@@ -52,6 +52,8 @@ func (g *gate) uninstall(ctx context.Context, dryRun bool) (lines []string, err 
 	g.mu.Lock()
 	g.passes = false
 	g.mu.Unlock()
+	g.passing.Lock()
+	defer g.passing.Unlock()
 	_, err = g.others.Remove(ctx)
 	// Docker sets it when it starts, and never looks again.
 	restored, failed := g.forwarding.Restore(ctx, docker)
