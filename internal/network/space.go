@@ -103,22 +103,21 @@ func (s Space) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
 	for _, a := range resting {
 		rests[a] = true
 	}
-	room := 0
 	for a := s.Subnet.Addr(); s.Subnet.Contains(a); a = a.Next() {
-		l, ok := s.Lease(a)
-		if !ok {
+		if in[a] || rests[a] {
 			continue
 		}
-		if !in[a] && !rests[a] {
+		if l, ok := s.Lease(a); ok {
 			return l, nil
 		}
-		room++
 	}
 	for _, a := range resting {
 		if l, ok := s.Lease(a); ok && !in[a] {
 			return l, nil
 		}
 	}
+	blocks := 1 << max(0, blockBits-s.Subnet.Bits())
+	room := 1<<(32-s.Subnet.Bits()) - 3*blocks // less each one's own address, gateway and broadcast address
 	err := fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, s.Subnet).WithOp("lease address", "")
 	wider := netip.PrefixFrom(s.Subnet.Addr(), max(s.Subnet.Bits()-2, minBits)).Masked()
 	if wider == s.Subnet {
