@@ -141,6 +141,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
 	defer d.serveNames(ctx)()
+	defer d.serveDHCP(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err

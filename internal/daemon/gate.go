@@ -81,6 +81,16 @@ func (g *gate) CheckFirewall() error {
 	return err
 }
 
+// SetNAT lets the guest behind a TAP out by the host's addresses, or does not, without a daemon: one that runs has the last
+// word.
+func SetNAT(ctx context.Context, tap string, on bool) error {
+	tag, ok := vm.TagOf(tap)
+	if !ok {
+		return fault.New(fault.Invalid, "it is no VM's TAP").WithOp("set NAT of", tap).WithHint("such as bt1a2b-0123abcd: see `ip link`")
+	}
+	return firewall.New(tag).SetNAT(ctx, tap, on)
+}
+
 // checks are what doctor looks at: what others' firewalls do to guests.
 func (g *gate) checks() []feature.Check {
 	return []feature.Check{{

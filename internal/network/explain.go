@@ -171,9 +171,9 @@ func (w *way) translated() bool {
 	p := w.f.Guest.Policy
 	switch {
 	case w.f.Address.Is4() && !p.NAT:
-		return w.stop("NAT", "from, set open4", w.set("--nat on"), "nat is off, and nobody out there could answer the guest's own address")
+		return w.stop("NAT", "from, set nat4", w.set("--nat on"), "nat is off, and nobody out there could answer the guest's own address")
 	case w.f.Address.Is6() && !p.NAT6:
-		return w.stop("NAT", "from, set open6", w.set("--nat6 on"), "nat6 is off, and nobody out there could answer the guest's own address")
+		return w.stop("NAT", "from, set nat6", w.set("--nat6 on"), "nat6 is off, and nobody out there could answer the guest's own address")
 	case w.f.Route.Source.IsValid():
 		return w.pass("NAT", "postrouting", "it leaves with the host's address %s", w.f.Route.Source)
 	}
