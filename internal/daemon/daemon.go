@@ -77,6 +77,7 @@ type Daemon struct {
 	links     *link.Links
 	doors     *door.Doors
 	gate      *gate
+	names     *names
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -140,6 +141,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
 	defer d.serveNames(ctx)()
+	defer d.serveDHCP(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
@@ -161,7 +163,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 
 // answer serves the API until it is told to end, then lets go of the VMs.
 func (d *Daemon) answer(ctx context.Context) error {
-	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Layout: d.layout, Log: d.log})
+	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Network: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)

@@ -92,6 +92,7 @@ type Config struct {
 	Events     Events
 	Daemon     Daemon
 	Usage      Usage
+	Network    Network
 	Layout     vm.Layout
 	Log        *slog.Logger
 }
@@ -137,6 +138,7 @@ func (s *server) routes() http.Handler {
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
@@ -178,6 +180,7 @@ func OpenAPI() ([]byte, error) {
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
