@@ -86,6 +86,10 @@ bench-fleet: setup build ## 20 creates at once over as many bare Firecracker boo
 bench-lifecycle: setup build ## What the daemon costs as its VMs become a thousand; ARGS="--json --vms N"
 	@bin/banger-lab bench-lifecycle $(ARGS)
 
+.PHONY: bench-dns
+bench-dns: build ## The DNS server's queries a second over a bare UDP server's; ARGS="--json --rounds N"
+	@bin/banger-lab bench-dns $(ARGS)
+
 .PHONY: bench-network
 bench-network: setup build ## What the firewall costs as its guests become a thousand; ARGS="--json --guests N"
 	@bin/banger-lab bench-network $(ARGS)

@@ -57,6 +57,7 @@ type fake struct {
 	most   int // of them at once
 	looks  int // at what VMs use
 	pruned bool
+	clean  bool // nothing is left of the network
 	dying  bool // the guest that was last logged in to
 }
 
@@ -160,6 +161,7 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 	v := api.VM{
 		ID: vm.NewID(), Name: r.Name, Owner: os.Geteuid(), State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
 		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: max(r.VCPU, 1), Memory: r.Memory},
+		Settings: r.Settings,
 	}
 	switch r.Name {
 	case "impostor":
@@ -289,6 +291,7 @@ func (f *fake) routes() http.Handler {
 	}
 	handle("PATCH /v1/vms/{vm}", f.set)
 	f.snapshots(handle)
+	f.ports(mux, handle)
 	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
 	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
 	handle("GET /v1/system/df", func(*http.Request) (any, error) { return diskUsage(), nil })
@@ -299,6 +302,8 @@ func (f *fake) routes() http.Handler {
 		}
 		return f.prune(req), nil
 	})
+	handle("POST /v1/vms/{vm}/network/explain", f.explain)
+	handle("POST /v1/system/uninstall-network", f.uninstallNetwork)
 	handle("POST /v1/repair/adopt", func(r *http.Request) (any, error) {
 		var req api.AdoptVM
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {

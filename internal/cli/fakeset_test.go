@@ -46,6 +46,11 @@ func (f *fake) set(r *http.Request) (any, error) {
 	if size, err := vm.ParseSize(req.Settings["work_disk"]); err == nil && size < v.Spec.WorkDisk {
 		return nil, fault.New(fault.Invalid, "a disk never shrinks").WithOp("set VM", v.Name).WithHint("choose more than it has")
 	}
+	if text, ok := req.Settings[vm.SettingPorts]; ok {
+		if err := setPorts(v, text); err != nil {
+			return nil, err
+		}
+	}
 	o := f.begin("vm.set", string(v.ID), v.Name)
 	v.Pending = nil
 	if req.Settings["vcpu"] != "" {

@@ -211,6 +211,11 @@ func (c *Client) SetVM(ctx context.Context, selector string, r api.SetVM) (op.Op
 	return call[op.Operation](ctx, c, http.MethodPatch, vmPath(selector, ""), r)
 }
 
+// Ports tells which ports of the host lead to a VM, and what listens in it.
+func (c *Client) Ports(ctx context.Context, selector string) (api.Ports, error) {
+	return call[api.Ports](ctx, c, http.MethodGet, vmPath(selector, "/ports"), nil)
+}
+
 // PlanVM tells what SetVM would alter.
 func (c *Client) PlanVM(ctx context.Context, selector string, r api.SetVM) ([]api.Altered, error) {
 	return call[[]api.Altered](ctx, c, http.MethodPost, vmPath(selector, "/plan"), r)
@@ -240,6 +245,16 @@ func (c *Client) Usage(ctx context.Context) ([]api.StateUsage, error) {
 // Prune frees what nothing needs, and returns what that was.
 func (c *Client) Prune(ctx context.Context, r api.Prune) ([]api.Pruned, error) {
 	return call[[]api.Pruned](ctx, c, http.MethodPost, "/v1/system/prune", r)
+}
+
+// Explain says why a packet of a VM's would arrive somewhere, or would not.
+func (c *Client) Explain(ctx context.Context, selector string, r api.Explain) (api.Explanation, error) {
+	return call[api.Explanation](ctx, c, http.MethodPost, below("vms", selector, "/network/explain"), r)
+}
+
+// UninstallNetwork takes away what the daemon has changed of the host's network, and returns what that was.
+func (c *Client) UninstallNetwork(ctx context.Context, r api.UninstallNetwork) ([]string, error) {
+	return call[[]string](ctx, c, http.MethodPost, "/v1/system/uninstall-network", r)
 }
 
 // AdoptVM begins to take back a VM whose directory the daemon does not know.
@@ -360,7 +375,7 @@ func (c *Client) CancelOperation(ctx context.Context, id op.ID) (op.Operation, e
 	return call[op.Operation](ctx, c, http.MethodPost, below("operations", string(id), "/cancel"), nil)
 }
 
-// Dial opens a TCP connection to a port on a VM's loopback. The connection can be closed for writing
+// Dial opens a TCP connection to a port of a VM, on its loopback or another address of its own. The connection can be closed for writing
 // alone.
 func (c *Client) Dial(ctx context.Context, selector string, port int) (net.Conn, error) {
 	conn, err := c.connect(ctx)

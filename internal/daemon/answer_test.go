@@ -12,6 +12,7 @@ import (
 	"banger/internal/client"
 	"banger/internal/event"
 	"banger/internal/fault"
+	"banger/internal/host/door"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/firewall"
 	"banger/internal/host/firewall/others"
@@ -60,6 +61,7 @@ func answering(t *testing.T, release chan struct{}) (d *Daemon, c *client.Client
 	if d.sockets, err = handover.Take(); err != nil {
 		t.Fatal(err)
 	}
+	d.doors = door.New(d.sockets, nil, d.log)
 	ctx, end := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.answer(ctx) }()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"banger/internal/feature/bootset"
 	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
+	doorway "banger/internal/feature/door"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
 	"banger/internal/feature/restart"
@@ -30,6 +32,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/host/block"
 	"banger/internal/host/dm"
+	"banger/internal/host/door"
 	"banger/internal/host/exec"
 	"banger/internal/host/firecracker"
 	"banger/internal/host/firewall"
@@ -72,7 +75,9 @@ type Daemon struct {
 	tag       vm.Tag
 	subnet    *subnet
 	links     *link.Links
+	doors     *door.Doors
 	gate      *gate
+	names     *names
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
 	kernels   *boot.Kernels
@@ -136,6 +141,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
 	defer d.serveNames(ctx)()
+	defer d.serveDHCP(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
@@ -157,7 +163,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 
 // answer serves the API until it is told to end, then lets go of the VMs.
 func (d *Daemon) answer(ctx context.Context) error {
-	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Layout: d.layout, Log: d.log})
+	srv := server.New(server.Config{Verbs: d.manager, Operations: operations{d}, Events: d.store, Daemon: d, Usage: d.keeper(), Network: d, Layout: d.layout, Log: d.log})
 	stop := d.keepClocks(ctx)
 	leave := d.mindDisk(ctx)
 	dry := d.keepSpares(ctx)
@@ -191,7 +197,9 @@ func (d *Daemon) answer(ctx context.Context) error {
 	// its queue for the next build.
 	srv.SetKeepAlivesEnabled(false)
 	_ = d.socket.Close() // closed already where serving on it failed
+	var patience time.Duration
 	if errors.Is(outcome, errUpgrade) {
+		patience = doorDrain
 		// A verb may have begun since none ran.
 		late, cancel := context.WithTimeout(ctx, time.Minute)
 		_ = d.manager.Idle(late) // what takes longer is called off
@@ -202,6 +210,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	dry()
 	open()
 	hide()
+	d.doors.Shut(patience)
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)
@@ -252,6 +261,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		return err
 	}
 	d.links = link.New(d.tag, d.cfg.TAPPool)
+	d.doors = door.New(d.sockets, func(ctx context.Context, id vm.ID, port int) (net.Conn, error) { return d.manager.Enter(ctx, id, port) }, d.log)
 	d.gate = &gate{tables: firewall.New(d.tag), others: others.New(d.tag, exec.Runner{}, "/"), forwarding: forwarding.New(d.store), log: d.log}
 	d.dirs = vmdir.Dirs{Layout: d.layout}
 	d.subnet = &subnet{tag: d.tag, configured: d.cfg.Subnet, log: d.log, links: d.links, store: d.store}
@@ -279,6 +289,7 @@ func (d *Daemon) compose(ctx context.Context) error {
 		&compute.Feature{Balloons: d.driver},
 		disk.Root(d.layout, d.tag, disk.Choice{Wish: d.cfg.Storage.RootBackend.RootBackend, Shares: shares}, disks, d.driver, dm.New(d.tag)),
 		disk.Work(d.layout, disks, d.driver, d.images),
+		&doorway.Feature{Doors: d.doors, Fleet: d.store, Root: door.Root()},
 		&nic.Feature{Links: d.links, Gate: d.gate, Subnet: d.subnet, Defaults: d.cfg.Network},
 		&bootset.Feature{Layout: d.layout, Kernels: d.kernels, Args: boot.Args},
 		identity.Feature{},

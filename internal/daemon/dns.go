@@ -50,8 +50,12 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	n.server = dns.New(dns.Config{
 		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: d.gate, Refused: d.refusedName, Log: d.log,
 	})
+	d.names = n
 	n.serveHost(ctx, d.cfg.DNS)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })
+	if all, err := d.store.VMs(ctx); err == nil { // what is wrong with the store others say
+		n.serveGuests(ctx, gatewaysOf(all))
+	}
 	again, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {

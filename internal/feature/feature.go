@@ -61,6 +61,12 @@ type Holder interface {
 	Admit(ctx context.Context, v vm.VM, report Report) error
 }
 
+// Resumer has again what of a VM that runs goes with the daemon that had it. It is idempotent: it is asked when the VM
+// is taken back, and from time to time.
+type Resumer interface {
+	Resume(ctx context.Context, v vm.VM) error
+}
+
 // Examiner looks whether what a VM that runs has still serves it, from time to time. It changes nothing. fault.Corrupt
 // says what is lost.
 type Examiner interface {

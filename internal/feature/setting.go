@@ -15,6 +15,9 @@ type Setter interface {
 type Setting struct {
 	// Key names it to people and in the API, such as "work_disk". No two features have the same.
 	Key string
+	// Sole is one that no two VMs can have alike: a fork does not get it, and a VM that is taken back to a checkpoint keeps
+	// what it has.
+	Sole bool
 	// Get is the value that is wanted, as people read it.
 	Get func(v vm.VM) string
 	// Set writes a value as people write it into the VM, or refuses it with fault.Invalid. It is pure.

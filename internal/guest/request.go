@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"banger/internal/agentproto"
@@ -57,6 +58,10 @@ func (g *Guest) Stats(ctx context.Context) (agentproto.Stats, error) {
 // Listeners asks who listens on which of the guest's TCP ports.
 func (g *Guest) Listeners(ctx context.Context) (agentproto.Listeners, error) {
 	resp, err := g.ask(ctx, agentproto.Request{Op: agentproto.OpListen})
+	if err != nil && strings.Contains(fault.From(err).Msg, "knows no request") {
+		err = fault.New(fault.Incompatible, "its agent is too old to say who listens").
+			WithHint("stop and start the VM: it boots with the agent of this banger")
+	}
 	if err != nil {
 		return agentproto.Listeners{}, err
 	}

@@ -293,6 +293,11 @@ func (h *Host) running() map[int]*process {
 	return out
 }
 
+// Listeners implements lifecycle.Guest: nothing listens.
+func (g *guest) Listeners(context.Context) (agentproto.Listeners, error) {
+	return agentproto.Listeners{}, g.answer()
+}
+
 // Dial implements lifecycle.Guest: nothing listens.
 func (g *guest) Dial(_ context.Context, _ string, port int) (net.Conn, error) {
 	return nil, errors.Join(g.answer(), fmt.Errorf("port %d: connection refused", port))

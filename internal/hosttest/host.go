@@ -33,9 +33,14 @@ var ErrInjected = errors.New("injected failure")
 // Host is the fake. Its zero value is not usable; call New.
 type Host struct {
 	mu      sync.Mutex
-	taps    map[string]tap            // by name
-	spares  int                       // how many of them are kept ready
-	bridges map[string]bool           // by name
+	taps    map[string]tap          // by name
+	spares  int                     // how many of them are kept ready
+	bridges map[string]bool         // by name
+	doors   map[vm.ID]vm.Doors      // that are open
+	taken   map[netip.AddrPort]bool // where others listen
+
+	nextPort uint16
+
 	guarded map[string]network.Guest  // what the firewall knows, by TAP
 	dirs    map[vm.ID]map[string]bool // VM directories and the files in them
 	trash   map[vm.ID]map[string]bool // those in the trash
@@ -104,7 +109,7 @@ type process struct {
 // New returns an empty host.
 func New() *Host {
 	return &Host{
-		taps: map[string]tap{}, bridges: map[string]bool{}, guarded: map[string]network.Guest{}, dirs: map[vm.ID]map[string]bool{},
+		taps: map[string]tap{}, bridges: map[string]bool{}, doors: map[vm.ID]vm.Doors{}, taken: map[netip.AddrPort]bool{}, nextPort: 20000, guarded: map[string]network.Guest{}, dirs: map[vm.ID]map[string]bool{},
 		trash: map[vm.ID]map[string]bool{}, known: map[vm.ID]vm.VM{},
 		names: map[vm.ID]string{}, snaps: map[string]*captured{}, version: "Fake 1.0", sizes: map[string]int64{}, marks: map[string]string{}, noSeed: map[string]bool{}, overlays: map[string]vm.Overlay{}, lost: map[string]bool{},
 		procs: map[int]*process{}, guests: map[string]*guest{}, nextPID: 1000, room: plenty(),
@@ -134,6 +139,7 @@ func (h *Host) Revive() {
 	effects := h.effects
 	h.undisturbed()
 	h.effects, h.crashed = effects, false
+	clear(h.doors)
 }
 
 // undisturbed lets every effect from now on happen. h.mu is held.
@@ -204,6 +210,7 @@ func (h *Host) Text() string {
 		}
 		lines = append(lines, line)
 	}
+	lines = append(lines, h.doorText()...)
 	lines = append(lines, h.snapshotText()...)
 	text := strings.Join(lines, "\n")
 	for id, name := range h.names {

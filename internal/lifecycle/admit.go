@@ -117,8 +117,12 @@ func (m *Manager) admitChange(ctx context.Context, job *op.Job, was, is vm.VM) e
 			job.Warn("as things are it could not be started: " + fault.From(err).Msg)
 		}
 	}
+	var hold []vm.Record
+	if is.Process != nil {
+		hold = running(m.records(is)) // what is made for it while it runs
+	}
 	o := job.Snapshot()
-	return m.commit(ctx, vm.Change{VM: is, Op: &o})
+	return m.commit(ctx, vm.Change{VM: is, Hold: hold, Op: &o})
 }
 
 // admitBack refuses a VM that comes back to stay stopped where its owner may not have it. It is admitted as a

@@ -32,7 +32,13 @@ func (m *Manager) boot(ctx context.Context, job *op.Job, v vm.VM) error {
 // runs commits that the guest is ready, and with it the end of the operation where there is no more to it.
 func (m *Manager) runs(ctx context.Context, v vm.VM, o *op.Operation) error {
 	v.State, v.Reason, v.Started = vm.Running, "", time.Now()
-	return m.commit(ctx, vm.Change{VM: v, Op: o})
+	if err := m.commit(ctx, vm.Change{VM: v, Op: o}); err != nil {
+		return err
+	}
+	if l := m.liveOf(v.ID); l != nil {
+		l.lets()
+	}
+	return nil
 }
 
 // bootGuest starts the hypervisor and returns once the guest is ready and its process committed.

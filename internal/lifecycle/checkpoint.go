@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"strings"
 	"time"
@@ -239,7 +240,10 @@ func (m *Manager) rollback(ctx context.Context, job *op.Job, v vm.VM, s snapshot
 		return notHeld(v, "take back VM")
 	}
 	then := v // as it is going to be
-	then.Spec, then.Settings = s.VM.Spec, s.VM.Settings
+	then.Spec, then.Settings = s.VM.Spec, maps.Clone(s.VM.Settings)
+	if err := m.sole(&then, func(s feature.Setting) string { return s.Get(v) }); err != nil {
+		return err
+	}
 	b, err := m.blueprint(then)
 	if err == nil {
 		err = m.roomFor(ctx, then) // before it costs a running VM
@@ -306,6 +310,9 @@ func (m *Manager) intendBefore(ctx context.Context, job *op.Job, v vm.VM, s snap
 	before.Spec = s.VM.Spec
 	before.State, before.Desired, before.Restart = vm.Creating, vm.Stopped, vm.RestartNo
 	before.Rests()
+	if err := m.sole(&before, func(feature.Setting) string { return "" }); err != nil {
+		return before, func() {}, err
+	}
 	if err := m.admitSnapshot(job, v, 0, dir); err != nil {
 		return before, func() {}, err
 	}

@@ -86,6 +86,8 @@ func verbs() []verb {
 	creates := func(w *world) error { return w.create("dev") }
 	starts := func(w *world) error { return w.end(w.m.Start(w.t.Context(), alice, "dev")) }
 	stops := func(w *world) error { return w.end(w.m.Stop(w.t.Context(), alice, "dev", 0)) }
+	opens := func(w *world) error { return w.createOpen("dev", "8080:80,:81") }
+	opened := func(w *world) { w.must(opens(w)) }
 	deletes := func(w *world) error {
 		return w.end(w.m.Delete(w.t.Context(), alice, "dev", lifecycle.DeleteRequest{Force: true}))
 	}
@@ -207,6 +209,13 @@ func verbs() []verb {
 			w.boot()
 			return w.end(w.m.Start(w.t.Context(), alice, "other"))
 		}, setSettled},
+		{"create with ports", "dev", nothing, opens, settled},
+		{"stop with ports", "dev", opened, stops, settled},
+		{"reboot with ports", "dev", opened, func(w *world) error { return w.ends(lifecycle.KindEnded, (*hosttest.Host).Reboot) }, settled},
+		{"daemon's start with ports", "dev", opened, begins, settled},
+		{"daemon's start after its death with ports", "dev", func(w *world) { opened(w); w.m.Close(); w.host.Revive() }, begins, settled},
+		{"set first port", "dev", created, func(w *world) error { return w.set("ports", "+8080:80") }, settled},
+		{"set ports", "dev", opened, func(w *world) error { return w.set("ports", "-8080,+9090:90") }, settled},
 		{"image pull", "debian:13", nothing, func(w *world) error { return w.end(w.m.PullImage(alice, "debian:13")) }, imagesSettled},
 		{"image import", "mine", nothing, imports, imagesSettled},
 		{"image delete", "debian:arm", nothing, func(w *world) error { return w.m.DeleteImage(w.t.Context(), alice, "debian:arm") }, imagesSettled},

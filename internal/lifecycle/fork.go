@@ -160,6 +160,9 @@ func (m *Manager) intendForks(ctx context.Context, job *op.Job, v vm.VM, names [
 			return forks, free, err
 		}
 		f.Settings = maps.Clone(v.Settings)
+		if err := m.sole(&f, func(feature.Setting) string { return "" }); err != nil {
+			return forks, free, err
+		}
 		f, o, end, err := m.intendHolding(ctx, f, img, job.Snapshot(), now)
 		if err != nil {
 			return forks, free, err

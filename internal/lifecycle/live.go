@@ -24,6 +24,7 @@ type live struct {
 	failed   *agentproto.Failed
 	hello    bool
 	isReady  bool
+	serves   bool          // its guest is this VM's and may be let in to
 	clock    time.Duration // the guest's, at its latest word about its boot
 	halting  bool          // someone watches the vCPUs
 
@@ -64,6 +65,13 @@ func (l *live) failure() *agentproto.Failed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failed
+}
+
+// lets notes that its guest may be let in to.
+func (l *live) lets() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.serves = true
 }
 
 func (l *live) saidHello() bool {

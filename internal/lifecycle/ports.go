@@ -119,6 +119,8 @@ type Guest interface {
 	// Stats asks what it uses. An agent that is too old to know answers with an error.
 	Stats(ctx context.Context) (agentproto.Stats, error)
 	Shutdown(ctx context.Context, intent agentproto.Intent) error
+	// Listeners asks who listens on which ports. An agent that is too old to know answers with an error.
+	Listeners(ctx context.Context) (agentproto.Listeners, error)
 	Dial(ctx context.Context, host string, port int) (net.Conn, error)
 	// SSH connects to its agent's SSH server.
 	SSH(ctx context.Context) (net.Conn, error)

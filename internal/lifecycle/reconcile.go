@@ -171,6 +171,9 @@ func (m *Manager) reconcileVM(ctx context.Context, id vm.ID, mend bool) (out []M
 		}
 		f, wrong := reconcile.VM(v, seen)
 		if !wrong {
+			if mend && seen.Held && !seen.Gone {
+				m.recoup(ctx, v)
+			}
 			return out
 		}
 		if f.Repair == "" {
@@ -226,6 +229,28 @@ func (m *Manager) examine(ctx context.Context, v vm.VM) error {
 		}
 	}
 	return nil
+}
+
+// recoup has again what of a VM that runs went with the last daemon. What cannot be had is no reason for the VM to go: it
+// is said once, and tried again.
+func (m *Manager) recoup(ctx context.Context, v vm.VM) {
+	for _, f := range m.features {
+		r, ok := f.(feature.Resumer)
+		if !ok {
+			continue
+		}
+		err := r.Resume(ctx, v)
+		subject, text := f.Name()+" of VM "+v.Name, fmt.Sprint(err)
+		m.mu.Lock()
+		again := m.told[subject] == text
+		if m.told[subject] = text; err == nil {
+			delete(m.told, subject)
+		}
+		m.mu.Unlock()
+		if err != nil && !again {
+			m.log.Warn("a VM that runs lacks something; it is tried again", "feature", f.Name(), "vm", v.Name, "id", v.ID, "error", err)
+		}
+	}
 }
 
 // mend does what a finding about a VM asks for, or begins an operation that will. The VM's lock is held.
@@ -417,6 +442,7 @@ func (m *Manager) reattach(ctx context.Context, v vm.VM) error {
 	}
 	l.begin(guest, *v.Process)
 	l.noted = v.State == vm.Paused
+	l.serves = v.State == vm.Running || v.State == vm.Paused
 	if l.paused, err = m.hyper.Attach(ctx, v.ID, *v.Process, func(line string) { m.consoleLine(l, line) }); err != nil {
 		return fmt.Errorf("attach to pid %d: %w", v.Process.PID, errors.Join(err, guest.Close()))
 	}

@@ -172,6 +172,18 @@ func (m *Manager) settings() []feature.Setting {
 	return all
 }
 
+// sole gives a VM values of the settings that no two VMs have alike.
+func (m *Manager) sole(v *vm.VM, value func(s feature.Setting) string) error {
+	for _, s := range m.settings() {
+		if s.Sole {
+			if err := s.Set(v, value(s)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // known lists the settings of all features, and refuses values for others.
 func (m *Manager) known(values map[string]string) ([]feature.Setting, error) {
 	all := m.settings()

@@ -229,7 +229,7 @@ func TestSetIsRefused(t *testing.T) {
 		}
 	}
 	_, err := w.setting("colour", "red")
-	if hint := fault.From(err).Hint; hint != "there are allow, egress, isolated, memory, name, nat, nat6, restart, root_disk, vcpu, work_disk" {
+	if hint := fault.From(err).Hint; hint != "there are allow, egress, isolated, memory, name, nat, nat6, ports, restart, root_disk, vcpu, work_disk" {
 		t.Error(hint)
 	}
 	if d := cmp.Diff(before.Spec, w.find("dev").Spec); d != "" {

@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"banger/internal/feature/bootset"
 	"banger/internal/feature/compute"
 	"banger/internal/feature/disk"
+	"banger/internal/feature/door"
 	"banger/internal/feature/identity"
 	"banger/internal/feature/nic"
 	"banger/internal/feature/restart"
@@ -133,6 +135,7 @@ func (w *world) manager(images lifecycle.Images) *lifecycle.Manager {
 		Features: append([]feature.Feature{
 			&compute.Feature{Balloons: w.host}, disk.Root(layout, tag, disk.Choice{Wish: w.root, Shares: true}, w.host, w.host, w.host.Devices()), disk.Work(layout, w.host, w.host, w.host), &nic.Feature{Links: w.host, Gate: w.host, Subnet: w.host, Defaults: network.Policy{NAT: true, Egress: network.EgressAll}},
 			&bootset.Feature{Layout: layout, Kernels: w.host, Args: func(string) string { return "quiet" }},
+			&door.Feature{Doors: w.host.Doors(), Fleet: w.store, Root: 1024},
 			identity.Feature{},
 			restart.Feature{},
 			sshaccess.Feature{},
@@ -242,7 +245,15 @@ func (w *world) runningText(name string) []string {
 	if w.root == vm.RootSnapshot {
 		lines = append(lines, "root device banger-ab12-"+name)
 	}
-	return append(lines, "rules for btab12-"+name+": egress all, nat", "tap btab12-"+name+" on banger-ab12")
+	lines = append(lines, "rules for btab12-"+name+": egress all, nat", "tap btab12-"+name+" on banger-ab12")
+	all, err := w.m.List(w.t.Context(), root)
+	w.must(err)
+	for _, v := range all {
+		if doors := vm.DoorsOf(v); v.Name == name && len(doors) > 0 {
+			lines = slices.Insert(lines, 2, "doors "+name+": "+doors.String()) // as it is sorted
+		}
+	}
+	return lines
 }
 
 func (w *world) stoppedText(name string) []string { return []string{"dir " + name + ": " + w.files()} }

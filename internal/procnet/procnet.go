@@ -1,4 +1,4 @@
-// Package procnet tells who listens on which TCP ports, by the kernel's tables in /proc: a look, where a connection would
+// Package procnet tells who listens on which ports, by the kernel's tables in /proc: a look, where a connection would
 // show in each service's log.
 package procnet
 
@@ -13,9 +13,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
-// Socket is a TCP socket that somebody listens on.
+// Socket is one that somebody listens on.
 type Socket struct {
 	Address netip.AddrPort
 	Inode   string // by which a process's descriptors name it
@@ -34,10 +35,21 @@ func Ports(dir string) (map[int]bool, error) {
 	return ports, nil
 }
 
+// States of a socket, as the tables have them.
+const (
+	stateListen   = "0A"
+	stateUnjoined = "07" // of UDP: to no one other end
+)
+
 // Listening reads the tcp and tcp6 tables in dir, which is /proc/net.
-func Listening(dir string) ([]Socket, error) {
+func Listening(dir string) ([]Socket, error) { return read(dir, stateListen, "tcp", "tcp6") }
+
+// Receiving reads the udp and udp6 tables: there are those that take what anybody sends.
+func Receiving(dir string) ([]Socket, error) { return read(dir, stateUnjoined, "udp", "udp6") }
+
+func read(dir, state string, tables ...string) ([]Socket, error) {
 	var sockets []Socket
-	for _, name := range []string{"tcp", "tcp6"} {
+	for _, name := range tables {
 		f, err := os.Open(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without IPv6
@@ -47,7 +59,7 @@ func Listening(dir string) ([]Socket, error) {
 		}
 		sc := bufio.NewScanner(f)
 		for sc.Scan() {
-			if s, ok := listening(sc.Text()); ok {
+			if s, ok := socket(sc.Text(), state); ok {
 				sockets = append(sockets, s)
 			}
 		}
@@ -59,11 +71,10 @@ func Listening(dir string) ([]Socket, error) {
 	return sockets, nil
 }
 
-// listening reads one line of such a table (Documentation/networking/proc_net_tcp.rst of the kernel).
-func listening(line string) (Socket, bool) {
-	const stateListen = "0A"
+// socket reads one line of such a table (Documentation/networking/proc_net_tcp.rst of the kernel).
+func socket(line, state string) (Socket, bool) {
 	f := strings.Fields(line)
-	if len(f) < 10 || f[3] != stateListen {
+	if len(f) < 10 || f[3] != state {
 		return Socket{}, false
 	}
 	addr, port, ok := strings.Cut(f[1], ":")
@@ -118,11 +129,21 @@ func Holders(proc string, sockets []Socket) map[string]Program {
 		for _, inode := range inodes {
 			if _, had := found[inode]; wanted[inode] && !had {
 				name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-				found[inode] = Program{pid, strings.TrimSpace(string(name))}
+				found[inode] = Program{pid, printable(strings.TrimSpace(string(name)))}
 			}
 		}
 	}
 	return found
+}
+
+// printable is a name as it can be shown: processes choose their names themselves.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // Sockets returns the inodes of all sockets that the process has whose directory in /proc this is.

@@ -20,6 +20,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/server"
 	"banger/internal/vm"
@@ -39,7 +40,7 @@ func TestEveryRoute(t *testing.T) {
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
 	}
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
@@ -87,6 +88,10 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.Prune(ctx, api.Prune{DryRun: true}) }, "prune true false", []api.Pruned{
 			{Category: "golden", Name: "a", Why: "why", Size: 7}, {Category: "trash", Name: "b", Why: "why", Size: 8, Error: fault.New(fault.Internal, "no")},
 		}},
+		{func() (any, error) {
+			return c.Explain(ctx, "dev", api.Explain{Destination: "example.com", Probe: true})
+		}, "explain dev example.com true", api.Explanation{VM: "dev", Destination: "example.com", Explanation: network.Explanation{Passes: true}}},
+		{func() (any, error) { return c.UninstallNetwork(ctx, api.UninstallNetwork{DryRun: true}) }, "uninstall network true", []string{}},
 		{func() (any, error) { return c.AdoptVM(ctx, api.AdoptVM{VM: "dev", Name: "new"}) }, `adopt "dev" "new"`, begun(lifecycle.KindAdopt, "dev")},
 		{func() (any, error) { return c.ForkVM(ctx, "dev", api.ForkVM{Name: "new", Count: 3}) }, `fork "dev" "new" 3`, begun(lifecycle.KindFork, "dev")},
 		{func() (any, error) { return c.Checkpoints(ctx, "dev") }, `checkpoints "dev"`, []api.Checkpoint{
@@ -100,6 +105,16 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.DestroyVM(ctx, "dev") }, `destroy "dev"`, begun(lifecycle.KindDestroy, "dev")},
 		{func() (any, error) { return c.PingVM(ctx, "dev") }, `ping "dev"`, api.Ping{
 			RoundTrip: time.Millisecond, Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7,
+		}},
+		{func() (any, error) { return c.Ports(ctx, "dev") }, "find \"dev\"\nlisteners \"1f0c6a2b9d3e\"", api.Ports{
+			Doors: []api.Door{
+				{Spec: "8080:80", Address: "127.0.0.1", HostPort: 8080, GuestPort: 80, State: api.DoorOpen},
+				{Spec: "9090:90", Address: "127.0.0.1", HostPort: 9090, GuestPort: 90, State: api.DoorFailed, Error: fault.New(fault.InUse, "taken")},
+			},
+			Listening: []api.GuestListener{
+				{Address: "::", Port: 80, PID: 7, Program: "httpd", Door: "127.0.0.1:8080"}, {Address: "127.0.0.1", Port: 90},
+			},
+			More: 2,
 		}},
 		{func() (any, error) { return c.Images(ctx) }, "images", []api.Image{{Manifest: brief, UsedBy: []string{"dev"}}}},
 		{func() (any, error) { return c.Image(ctx, "debian:12") }, `image "debian:12"`, api.Image{Manifest: manifest(), UsedBy: []string{"dev"}}},

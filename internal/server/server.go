@@ -51,6 +51,7 @@ type Verbs interface {
 	Restore(ctx context.Context, caller vm.Caller, selector, name string) (op.Operation, error)
 	Destroy(caller vm.Caller, selector string) (op.Operation, error)
 	Ping(ctx context.Context, caller vm.Caller, selector string) (agentproto.Info, time.Duration, error)
+	Listeners(ctx context.Context, caller vm.Caller, selector string) (agentproto.Listeners, error)
 	Dial(ctx context.Context, caller vm.Caller, selector, host string, port int) (net.Conn, error)
 	SSH(ctx context.Context, caller vm.Caller, selector string) (net.Conn, error)
 
@@ -78,6 +79,8 @@ type Daemon interface {
 	Doctor(ctx context.Context) []api.Check
 	// Metrics is a page of figures as Prometheus reads them.
 	Metrics(ctx context.Context) (string, error)
+	// ClosedDoors tells which of a VM's doors could not be opened, and why.
+	ClosedDoors(id vm.ID) map[vm.Door]error
 	// Upgrade answers whether a newer build is on disk; the daemon executes it once this answer is out.
 	Upgrade(ctx context.Context) (api.Upgrade, error)
 }
@@ -89,6 +92,7 @@ type Config struct {
 	Events     Events
 	Daemon     Daemon
 	Usage      Usage
+	Network    Network
 	Layout     vm.Layout
 	Log        *slog.Logger
 }
@@ -129,10 +133,12 @@ func (s *server) routes() http.Handler {
 	a := humago.New(mux, apiConfig())
 	s.machines(a)
 	s.sets(a)
+	s.ports(a)
 	s.trash(a)
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
@@ -169,10 +175,12 @@ func OpenAPI() ([]byte, error) {
 	s := &server{}
 	s.machines(a)
 	s.sets(a)
+	s.ports(a)
 	s.trash(a)
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)

@@ -29,6 +29,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/reconcile"
 	"banger/internal/server"
@@ -106,7 +107,7 @@ func (w *world) start() (srv *http.Server, stop func()) {
 		w.t.Fatal(err)
 	}
 	srv = server.New(server.Config{
-		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Layout: w.layout,
+		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Network: w.verbs, Layout: w.layout,
 		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
@@ -301,7 +302,7 @@ func machine() vm.VM {
 		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
 		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
 		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: vm.RestartAlways,
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
 	}
 }
 
@@ -353,6 +354,14 @@ func (v *verbs) Prune(_ context.Context, c vm.Caller, r usage.Request) ([]usage.
 	return []usage.Freed{
 		{Category: usage.Golden, Name: "a", Why: "why", Size: 7}, {Category: usage.Trash, Name: "b", Why: "why", Size: 8, Err: fault.New(fault.Internal, "no")},
 	}, v.called(c, "prune %v %v", r.DryRun, r.Trash)
+}
+
+func (v *verbs) Explain(_ context.Context, c vm.Caller, selector, destination string, probe bool) (api.Explanation, error) {
+	return api.Explanation{VM: selector, Destination: destination, Explanation: network.Explanation{Passes: true}}, v.called(c, "explain %s %s %v", selector, destination, probe)
+}
+
+func (v *verbs) UninstallNetwork(_ context.Context, c vm.Caller, dryRun bool) ([]string, error) {
+	return nil, v.called(c, "uninstall network %v", dryRun)
 }
 
 func (v *verbs) Adopt(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {
@@ -414,6 +423,14 @@ func (v *verbs) PlanSet(_ context.Context, c vm.Caller, selector string, r lifec
 
 func (v *verbs) Ping(_ context.Context, c vm.Caller, selector string) (agentproto.Info, time.Duration, error) {
 	return agentproto.Info{Agent: "1.0", Kernel: "6.1", OS: "Debian", Uptime: time.Minute, AgentRSS: 7}, time.Millisecond, v.called(c, "ping %q", selector)
+}
+
+func (v *verbs) Listeners(_ context.Context, c vm.Caller, selector string) (agentproto.Listeners, error) {
+	return agentproto.Listeners{All: []agentproto.Socket{{Address: "[::]:80", PID: 7, Program: "httpd"}, {Address: "127.0.0.1:90"}}, More: 2}, v.called(c, "listeners %q", selector)
+}
+
+func (v *verbs) ClosedDoors(vm.ID) map[vm.Door]error {
+	return map[vm.Door]error{vm.DoorsOf(machine())[1]: fault.New(fault.InUse, "taken")}
 }
 
 func (v *verbs) Dial(_ context.Context, c vm.Caller, selector, host string, port int) (net.Conn, error) {

@@ -17,6 +17,7 @@ const (
 	RecordDir     RecordKind = "dir"     // the VM's directory
 	RecordTAP     RecordKind = "tap"     // a network device
 	RecordDM      RecordKind = "dm"      // a device of device-mapper
+	RecordPorts   RecordKind = "ports"   // its doors, by its id
 	RecordProcess RecordKind = "process" // the hypervisor's cgroup and all in it
 )
 

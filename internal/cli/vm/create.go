@@ -27,6 +27,7 @@ type createOptions struct {
 	locale   string
 	restart  string
 	labels   []string
+	ports    []string
 	network  networkFlags
 	cold     bool
 	noWait   bool
@@ -45,6 +46,7 @@ follow it or call it off. What is not given comes from the configuration, then f
 		Example: `  banger vm create dev
   banger vm create --image debian:13 --vcpu 4 --memory 8G --work-disk 50G big
   banger vm create --label project=website --label branch=main
+  banger vm create -p 8080:80 -p :5432 web
   banger vm create --egress list --allow registry.example.com --allow '*.example.org' agent
   banger vm create ci-1 -o json | jq -r .vm.id`,
 		Args: app.Args(0, 1),
@@ -66,6 +68,8 @@ follow it or call it off. What is not given comes from the configuration, then f
 	f.StringVar(&o.locale, "locale", "", "`LOCALE` such as C.UTF-8")
 	f.StringVar(&o.restart, "restart", "no", "`POLICY` for when it is down though nobody stopped it, also after a reboot of the host: no or always")
 	f.StringArrayVar(&o.labels, "label", nil, "label it `KEY=VALUE`; may be repeated")
+	f.StringArrayVarP(&o.ports, "publish", "p", nil, "have a port of the host lead to one of its: `[[ADDRESS:]HOST:]GUEST`, such as 8080:80; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
 	o.network.on(cmd)
 	f.BoolVar(&o.cold, "cold", false, "boot it, also where a prepared snapshot could be gone on from")
 	f.BoolVar(&o.noWait, "no-wait", false, "print the operation's id and return")
@@ -96,6 +100,12 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	if err != nil {
 		return err
 	}
+	settings := map[string]string{}
+	if len(o.ports) > 0 {
+		if settings[nouns.SettingPorts], err = portsText("", o.ports); err != nil {
+			return err
+		}
+	}
 	key, err := a.Key()
 	if err != nil {
 		return err
@@ -108,7 +118,6 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	settings := map[string]string{}
 	o.network.settings(settings)
 	begun, err := c.CreateVM(ctx, api.CreateVM{
 		Name:           o.name,
@@ -144,6 +153,9 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	}
 	p := a.IO.OutPalette()
 	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
+	for _, d := range doorsOf(v) {
+		fmt.Fprintf(a.IO.Out, "%s leads to its port %d\n", d.Listen, d.Port)
+	}
 	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan(term.Escape(sshconfig.Login(a, v.Name))))
 	return nil
 }

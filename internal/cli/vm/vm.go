@@ -18,6 +18,7 @@ func New(a *app.App) *cobra.Command {
 	return app.Group("vm", "Make and use virtual machines",
 		newCreate(a), newList(a), newShow(a),
 		newStart(a), newStop(a), newKill(a), newSet(a), newFork(a), newCheckpoint(a), newDelete(a), newTrash(a),
+		newPort(a), newForward(a),
 		newSSH(a), newStats(a), newLogs(a), newNet(a), newPing(a))
 }
 

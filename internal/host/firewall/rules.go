@@ -28,28 +28,32 @@ func (f families) chains(tag vm.Tag, group uint16) []chain {
 func (f families) bridgeChains(tag vm.Tag) []chain {
 	const early = -400 // before the bridge's own hooks, connection tracking and br_netfilter
 	taps := tag.TAPs()
-	arp := chain{f.regular(f.bridge, "arp"), [][]expr.Any{
-		rule(nh(0, 6), isNot(0, 1, 8, 0, 6, 4), drop()), // Ethernet and IPv4, nothing else
-		rule(fromTAP(), nhTo(12, 8, 6), notIn(setMACs), drop()),
-		rule(nh(6, 2), is(0, 1), nh(14, 4), is(0, 0, 0, 0), accept()), // a probe: is the address free?
-		rule(fromTAP(), nhTo(12, 14, 4), in(setAddrs4), accept()),
+	arp, ip4, ip6 := ether(8, 6), ether(8, 0), ether(0x86, 0xdd)
+	ownARP := chain{f.regular(f.bridge, "own_arp"), [][]expr.Any{
+		rule(arp, nh(0, 2), isNot(0, 1), drop()), // Ethernet and IPv4, nothing else
+		rule(arp, nh(2, 2), isNot(8, 0), drop()),
+		rule(arp, nh(4, 1), isNot(6), drop()),
+		rule(arp, nh(5, 1), isNot(4), drop()),
+		rule(arp, fromTAP(), nhTo(12, 8, 6), notIn(setMACs), drop()),
+		rule(arp, nh(6, 2), is(0, 1), nh(14, 4), is(0, 0, 0, 0), accept()), // a probe: is the address free?
+		rule(arp, fromTAP(), nhTo(12, 14, 4), in(setAddrs4), accept()),
 		rule(drop()),
 	}}
-	ipv4 := chain{f.regular(f.bridge, "ipv4"), [][]expr.Any{
+	ownIPv4 := chain{f.regular(f.bridge, "own_ipv4"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(0, 67), drop()), // a guest gives no leases
-		rule(fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
-		rule(nh(12, 8), is(0, 0, 0, 0, 255, 255, 255, 255), l4(unix.IPPROTO_UDP), th(0, 4), is(0, 68, 0, 67), accept()),
+		rule(ip4, fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
+		rule(ip4, nh(12, 4), is(0, 0, 0, 0), nh(16, 4), is(255, 255, 255, 255), l4(unix.IPPROTO_UDP), th(0, 4), is(0, 68, 0, 67), accept()),
 		rule(drop()),
 	}}
 	icmpv6 := func(kind byte) []expr.Any { return rule(l4(unix.IPPROTO_ICMPV6), th(0, 1), is(kind)) }
-	nobody := rule(nh(8, 16), is(make([]byte, 16)...))
+	nobody := rule(ip6, nh(8, 16), is(make([]byte, 16)...))
 	ownTarget := rule(fromTAP(), thTo(2, 8, 16))
-	ipv6 := chain{f.regular(f.bridge, "ipv6"), [][]expr.Any{
+	ownIPv6 := chain{f.regular(f.bridge, "own_ipv6"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(2, 35), drop()), // DHCPv6, from a server's port
 		rule(icmpv6(134), drop()),                               // router advertisement
 		rule(icmpv6(137), drop()),                               // redirect
 		rule(icmpv6(136), ownTarget, notIn(setAddrs6), drop()),
-		rule(fromTAP(), nhTo(2, 8, 16), in(setAddrs6), accept()),
+		rule(ip6, fromTAP(), nhTo(2, 8, 16), in(setAddrs6), accept()),
 		rule(nobody, icmpv6(135), ownTarget, in(setAddrs6), accept()), // is the address free?
 		rule(nobody, icmpv6(143), accept()),                           // multicast listener reports
 		rule(nobody, icmpv6(131), accept()),
@@ -57,13 +61,13 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 	}}
 	guard := chain{f.regular(f.bridge, "guard"), [][]expr.Any{
 		rule(fromTAP(), llTo(12, 6, 6), notIn(setMACs), drop()),
-		rule(ll(12, 2), is(8, 0), goTo("ipv4")), // as it was sent: a frame with a VLAN's tag is none of these
-		rule(ll(12, 2), is(8, 6), goTo("arp")),
-		rule(ll(12, 2), is(0x86, 0xdd), goTo("ipv6")),
+		rule(ip4, goTo("own_ipv4")), // as it was sent: a frame with a VLAN's tag is none of these
+		rule(arp, goTo("own_arp")),
+		rule(ip6, goTo("own_ipv6")),
 		rule(drop()),
 	}}
 	return []chain{
-		arp, ipv4, ipv6, guard,
+		ownARP, ownIPv4, ownIPv6, guard,
 		{f.base(f.bridge, "prerouting", nftables.ChainHookPrerouting, early), [][]expr.Any{rule(iif(taps), goTo("guard"))}},
 		{f.base(f.bridge, "forward", nftables.ChainHookForward, early), [][]expr.Any{
 			rule(iif(taps), toTAP(), in(setApart), drop()),
@@ -110,8 +114,10 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(ipv4(), nh(16, 2), is(169, 254), goTo("refuse")), // what a cloud tells of its host, before all else
 		rule(replies(), accept()),
 		rule(oif(ours), goTo("neighbours")),
-		rule(ipv6(), nh(24, 2), masked(0xff, 0xc0), is(0xfe, 0x80), goTo("refuse")),
-		rule(state(expr.CtStateBitINVALID), drop()), // it would leave with the guest's own address
+		rule(ipv6(), nh(24, 16), masked(first(16, 0xff, 0xc0)...), is(first(16, 0xfe, 0x80)...), goTo("refuse")),
+		rule(state(expr.CtStateBitINVALID), drop()),                  // it would leave with the guest's own address
+		rule(ipv4(), nhTo(1, 12, 4), notIn(setNAT4), goTo("refuse")), // nobody out there could answer its own address
+		rule(ipv6(), nhTo(1, 8, 16), notIn(setNAT6), goTo("refuse")),
 		rule(ipv4(), nhTo(1, 12, 4), in(setOpen4), accept()),
 		rule(ipv6(), nhTo(1, 8, 16), in(setOpen6), accept()),
 		rule(ipv4(), nhTo(8, 12, 4), nhTo(9, 16, 4), in(setAllow4), accept()),
@@ -182,6 +188,9 @@ func ipv4() []expr.Any             { return rule(meta(expr.MetaKeyNFPROTO), is(u
 
 func ipv6() []expr.Any { return rule(meta(expr.MetaKeyNFPROTO), is(unix.NFPROTO_IPV6)) }
 
+// ether is of the frame as it was sent. Rules whose chain is only for one of them ask again, or nft could not tell what they say.
+func ether(kind ...byte) []expr.Any { return rule(ll(12, 2), is(kind...)) }
+
 // The three headers by their names in nft: link layer, network, transport.
 
 func ll(offset, n uint32) expr.Any { return llTo(1, offset, n) }
@@ -206,6 +215,9 @@ func isNot(data ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpNeq, Register
 func masked(mask ...byte) expr.Any {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
 }
+
+// first begins n bytes with these.
+func first(n int, begin ...byte) []byte { return append(begin, make([]byte, n-len(begin))...) }
 
 func in(set string) expr.Any    { return &expr.Lookup{SourceRegister: 1, SetName: set} }
 func notIn(set string) expr.Any { return &expr.Lookup{SourceRegister: 1, SetName: set, Invert: true} }

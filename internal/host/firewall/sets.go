@@ -24,9 +24,9 @@ const (
 	setApart6    = "isolated6"
 	setGateways4 = "gateways4" // guest . address of the host that it may ask
 	setGateways6 = "gateways6"
-	setNAT4      = "nat4" // guests whose source is changed on the way out
+	setNAT4      = "nat4" // guests that get out, with another source
 	setNAT6      = "nat6"
-	setOpen4     = "open4" // guests that may connect to everywhere
+	setOpen4     = "open4" // guests that may then connect to everywhere
 	setOpen6     = "open6"
 	setAllow4    = "allow4" // guest . prefix
 	setAllow6    = "allow6"
@@ -60,7 +60,7 @@ func newFamilies(name string) families {
 	f.add(f.bridge, setMACs, tap, nftables.TypeEtherAddr)
 	f.add(f.bridge, setAddrs4, tap, v4)
 	f.add(f.bridge, setAddrs6, tap, v6)
-	f.add(f.bridge, setApart, tap)
+	f.add(f.bridge, setApart, tap).KeyByteOrder = binaryutil.NativeEndian // so that nft can show it
 	for _, name := range []string{setApart4, setNAT4, setOpen4} {
 		f.add(f.inet, name, v4)
 	}
@@ -119,10 +119,9 @@ func elements(g network.Guest) map[element]struct{} {
 		if g.Policy.Isolated {
 			add(a.sets.isolated, src)
 		}
-		if !a.nat {
-			continue
+		if a.nat {
+			add(a.sets.nat, src)
 		}
-		add(a.sets.nat, src)
 		switch g.Policy.Egress {
 		case network.EgressAll:
 			add(a.sets.open, src)

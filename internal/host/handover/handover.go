@@ -8,6 +8,7 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -48,7 +49,7 @@ func Take() (*Sockets, error) {
 			WithHint("start bangerd again")
 	}
 	for name, fd := range fds {
-		if f := os.NewFile(uintptr(fd), name); f != nil { //nolint:gosec // NewFile refuses a negative one
+		if f := os.NewFile(uintptr(fd), name); f != nil {
 			unix.CloseOnExec(fd)
 			s.left[name] = f
 		}
@@ -108,11 +109,23 @@ func (s *Sockets) Listen(ctx context.Context, name string, lc net.ListenConfig, 
 	if l := s.Listener(name); l != nil {
 		return l, nil
 	}
-	l, err := lc.Listen(ctx, "tcp", address)
+	l, err := lc.Listen(ctx, "tcp"+family(address), address)
 	if err != nil {
 		return nil, err
 	}
 	return s.keepListener(name, l.(*net.TCPListener)), nil
+}
+
+// family is what an address says of it, "4" or "6": 0.0.0.0 and [::] would be taken for each other's too.
+func family(address string) string {
+	switch a, err := netip.ParseAddrPort(address); {
+	case err != nil:
+		return ""
+	case a.Addr().Is4():
+		return "4"
+	default:
+		return "6"
+	}
 }
 
 // ListenPacket is Listen for datagrams.
@@ -120,7 +133,7 @@ func (s *Sockets) ListenPacket(ctx context.Context, name string, lc net.ListenCo
 	if c := s.PacketConn(name); c != nil {
 		return c, nil
 	}
-	c, err := lc.ListenPacket(ctx, "udp", address)
+	c, err := lc.ListenPacket(ctx, "udp"+family(address), address)
 	if err != nil {
 		return nil, err
 	}
