@@ -247,6 +247,21 @@ func (c *Client) Prune(ctx context.Context, r api.Prune) ([]api.Pruned, error) {
 	return call[[]api.Pruned](ctx, c, http.MethodPost, "/v1/system/prune", r)
 }
 
+// DNS tells whether the host's programs find VMs by name.
+func (c *Client) DNS(ctx context.Context) (api.DNS, error) {
+	return call[api.DNS](ctx, c, http.MethodGet, "/v1/dns", nil)
+}
+
+// SetUpDNS has the host's resolver ask the daemon.
+func (c *Client) SetUpDNS(ctx context.Context, r api.DNSRequest) (api.DNSChange, error) {
+	return call[api.DNSChange](ctx, c, http.MethodPost, "/v1/dns/setup", r)
+}
+
+// UndoDNS takes that back.
+func (c *Client) UndoDNS(ctx context.Context, r api.DNSRequest) (api.DNSChange, error) {
+	return call[api.DNSChange](ctx, c, http.MethodPost, "/v1/dns/undo", r)
+}
+
 // AdoptVM begins to take back a VM whose directory the daemon does not know.
 func (c *Client) AdoptVM(ctx context.Context, r api.AdoptVM) (op.Operation, error) {
 	return call[op.Operation](ctx, c, http.MethodPost, "/v1/repair/adopt", r)

@@ -15,6 +15,7 @@ import (
 
 	"banger/internal/dns"
 	"banger/internal/host/handover"
+	"banger/internal/host/resolver"
 	"banger/internal/network"
 	"banger/internal/store"
 	"banger/internal/vm"
@@ -51,6 +52,8 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: d.gate, Refused: d.refusedName, Log: d.log,
 	})
 	n.serveHost(ctx, d.cfg.DNS)
+	d.wiring = &wiring{host: resolver.Host{Root: "/", Tag: d.tag}, store: d.store, server: n.asked, log: d.log}
+	d.wiring.start(ctx)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })
 	again, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -65,6 +68,7 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 		}
 	})
 	return func() {
+		d.wiring.end()
 		cancel()
 		wg.Wait()
 		n.end()
@@ -84,6 +88,13 @@ func (n *names) end() {
 	wg.Wait()
 	n.server.Close()
 	n.stops = nil
+}
+
+// asked is where the host's programs ask; not valid where they cannot.
+func (n *names) asked() netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.host
 }
 
 // own reports whether a resolver is this daemon itself.
