@@ -1,7 +1,20 @@
 #!/usr/bin/env bash
 # A short smoke test of the banger that is installed on this host: a VM is made, asked, used over SSH where
 # its image offers that, and deleted, and nothing of it stays. An image may be given; else it is the first there is.
+#
+# With --nat the guest connects to the host's first resolver by the host's NAT, which is turned off and on again meanwhile;
+# --nat=HOST:PORT has it connect elsewhere.
 set -euo pipefail
+
+nat=
+case ${1-} in
+  --nat)
+    nat=$(awk '$1 == "nameserver" && $2 !~ /^(127\.|::1|fe80:)/ { print $2; exit }' /etc/resolv.conf /run/systemd/resolve/resolv.conf 2>/dev/null)
+    [ -n "$nat" ] || { echo "FAIL the host has no resolver but itself: give --nat=HOST:PORT" >&2; exit 1; }
+    case $nat in *:*) nat="[$nat]:53" ;; *) nat=$nat:53 ;; esac
+    shift ;;
+  --nat=*) nat=${1#--nat=}; shift ;;
+esac
 
 name=verify-$$
 fail() { echo "FAIL $1" >&2; exit 1; }
@@ -24,6 +37,16 @@ ok "ping"
 if banger image show "$image" -o json | grep -q '"port": 22\b'; then
   [ "$(banger vm ssh "$name" -- uname -s)" = Linux ] || fail "ssh"
   ok "ssh"
+fi
+reaches() { banger net explain "$name" "$nat" --probe >/dev/null 2>&1; }
+if [ -n "$nat" ]; then
+  reaches || { banger net explain "$name" "$nat" --probe >&2 || true; fail "reach $nat by NAT"; }
+  for turn in off on off on; do
+    banger vm set "$name" --nat $turn --nat6 $turn >/dev/null 2>&1 || fail "turn NAT $turn"
+    if reaches; then is=on; else is=off; fi
+    [ $is = $turn ] || { banger net explain "$name" "$nat" --probe >&2 || true; fail "with NAT $turn the guest acts as if it were $is"; }
+  done
+  ok "NAT on and off, to $nat"
 fi
 banger vm stop "$name" >/dev/null 2>&1 || fail "stop"
 banger vm start "$name" >/dev/null 2>&1 || fail "start"

@@ -28,9 +28,14 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	cfg, err := config.LoadDaemon(*path)
-	if err == nil {
-		err = daemon.Run(ctx, cfg)
+	var err error
+	switch flag.Arg(0) {
+	case "":
+		err = serve(ctx, *path)
+	case "nat": // what `banger internal nat` runs
+		err = nat(ctx, flag.Args()[1:])
+	default:
+		err = fault.New(fault.Invalid, "it takes no arguments").WithOp("bangerd", flag.Arg(0)).WithHint("see bangerd --help")
 	}
 	if err == nil {
 		return 0
@@ -41,4 +46,19 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "hint:", f.Hint)
 	}
 	return 1
+}
+
+func serve(ctx context.Context, path string) error {
+	cfg, err := config.LoadDaemon(path)
+	if err != nil {
+		return err
+	}
+	return daemon.Run(ctx, cfg)
+}
+
+func nat(ctx context.Context, args []string) error {
+	if len(args) != 2 || args[0] != "up" && args[0] != "down" {
+		return fault.New(fault.Invalid, "it is not said what to do").WithOp("bangerd", "nat").WithHint("bangerd nat up TAP, or down TAP")
+	}
+	return daemon.SetNAT(ctx, args[1], args[0] == "up")
 }

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/exit"
 	"banger/internal/cli/image"
 	"banger/internal/cli/internalcmd"
+	"banger/internal/cli/net"
 	"banger/internal/cli/operation"
 	"banger/internal/cli/sshconfig"
 	"banger/internal/cli/system"
@@ -46,7 +47,7 @@ func New(a *app.App) *cobra.Command {
 	a.Output = app.Table
 	root := app.Group("banger", "Persistent Firecracker microVMs as development machines",
 		internalcmd.New(a), newExitCodes())
-	addGroup(root, "Machines:", vm.New(a), image.New(a), operation.New(a))
+	addGroup(root, "Machines:", vm.New(a), image.New(a), net.New(a), operation.New(a))
 	addGroup(root, "Host:", append(system.Commands(a), dns.New(a), sshconfig.New(a))...)
 	root.Long = `banger runs persistent development machines, each a Firecracker microVM of its own.
 

@@ -58,6 +58,7 @@ type fake struct {
 	looks  int // at what VMs use
 	pruned bool
 	dns    api.DNS
+	clean  bool // nothing is left of the network
 	dying  bool // the guest that was last logged in to
 }
 
@@ -305,6 +306,8 @@ func (f *fake) routes() http.Handler {
 		}
 		return f.prune(req), nil
 	})
+	handle("POST /v1/vms/{vm}/network/explain", f.explain)
+	handle("POST /v1/system/uninstall-network", f.uninstallNetwork)
 	handle("POST /v1/repair/adopt", func(r *http.Request) (any, error) {
 		var req api.AdoptVM
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {

@@ -262,6 +262,16 @@ func (c *Client) UndoDNS(ctx context.Context, r api.DNSRequest) (api.DNSChange, 
 	return call[api.DNSChange](ctx, c, http.MethodPost, "/v1/dns/undo", r)
 }
 
+// Explain says why a packet of a VM's would arrive somewhere, or would not.
+func (c *Client) Explain(ctx context.Context, selector string, r api.Explain) (api.Explanation, error) {
+	return call[api.Explanation](ctx, c, http.MethodPost, below("vms", selector, "/network/explain"), r)
+}
+
+// UninstallNetwork takes away what the daemon has changed of the host's network, and returns what that was.
+func (c *Client) UninstallNetwork(ctx context.Context, r api.UninstallNetwork) ([]string, error) {
+	return call[[]string](ctx, c, http.MethodPost, "/v1/system/uninstall-network", r)
+}
+
 // AdoptVM begins to take back a VM whose directory the daemon does not know.
 func (c *Client) AdoptVM(ctx context.Context, r api.AdoptVM) (op.Operation, error) {
 	return call[op.Operation](ctx, c, http.MethodPost, "/v1/repair/adopt", r)

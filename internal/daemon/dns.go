@@ -51,6 +51,7 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	n.server = dns.New(dns.Config{
 		Zone: zone{d.store, d.subnet, d.cfg.Network}, Ask: upstream.Ask, Learner: d.gate, Refused: d.refusedName, Log: d.log,
 	})
+	d.names = n
 	n.serveHost(ctx, d.cfg.DNS)
 	d.wiring = &wiring{host: resolver.Host{Root: "/", Tag: d.tag}, store: d.store, server: n.asked, log: d.log}
 	d.wiring.start(ctx)

@@ -8,9 +8,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"banger/internal/fault"
+	"banger/internal/feature"
 	"banger/internal/host/drain"
 	"banger/internal/host/firewall"
 	"banger/internal/host/firewall/others"
@@ -30,6 +33,8 @@ type gate struct {
 	mu     sync.Mutex
 	fit    bool // the kernel has what the tables need
 	passes bool // others' firewalls have been asked
+
+	passing sync.Mutex // one at a time, or both find that an accept is missing
 }
 
 // Guard implements nic.Gate.
@@ -76,8 +81,48 @@ func (g *gate) CheckFirewall() error {
 	return err
 }
 
+// SetNAT lets the guest behind a TAP out by the host's addresses, or does not, without a daemon: one that runs has the last
+// word.
+func SetNAT(ctx context.Context, tap string, on bool) error {
+	tag, ok := vm.TagOf(tap)
+	if !ok {
+		return fault.New(fault.Invalid, "it is no VM's TAP").WithOp("set NAT of", tap).WithHint("such as bt1a2b-0123abcd: see `ip link`")
+	}
+	return firewall.New(tag).SetNAT(ctx, tap, on)
+}
+
+// checks are what doctor looks at: what others' firewalls do to guests.
+func (g *gate) checks() []feature.Check {
+	return []feature.Check{{
+		Name: "other firewalls",
+		Probe: func(ctx context.Context) (string, error) {
+			accepts, err := g.others.List(ctx)
+			if err != nil || len(accepts) == 0 {
+				return "none drops what the host forwards", err
+			}
+			guests, err := g.tables.Guests(ctx)
+			var lines []string
+			for _, a := range accepts {
+				switch {
+				case a.There:
+					lines = append(lines, a.Firewall+" lets VMs through, by what "+a.Where+" has of the name "+a.Name)
+				case len(guests) > 0:
+					return "", fault.New(fault.Unavailable, "%s drops what the host forwards, VMs' packets too", a.Firewall).
+						WithHint("banger adds this to %s by itself, within a minute: %s", a.Where, a.Rules)
+				default:
+					lines = append(lines, a.Firewall+" drops what the host forwards; it is told to let VMs through when one starts")
+				}
+			}
+			return strings.Join(lines, "; "), err
+		},
+		Fix: "see the daemon's log for why it could not be told",
+	}}
+}
+
 // pass has others' firewalls let guests through. One that does not keeps no VM from running.
 func (g *gate) pass(ctx context.Context) {
+	g.passing.Lock()
+	defer g.passing.Unlock()
 	added, err := g.others.Ensure(ctx)
 	if len(added) > 0 {
 		g.log.Info("another firewall drops what the host forwards; it lets VMs through now", "firewalls", added)

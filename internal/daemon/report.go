@@ -109,7 +109,7 @@ func (d *Daemon) Doctor(ctx context.Context) []api.Check {
 	})
 }
 
-// checks are those of all features.
+// checks are those of all features, and of what else guests' packets meet.
 func (d *Daemon) checks() []feature.Check {
 	var all []feature.Check
 	for _, f := range d.features {
@@ -117,5 +117,5 @@ func (d *Daemon) checks() []feature.Check {
 			all = append(all, c.Checks()...)
 		}
 	}
-	return all
+	return append(all, d.gate.checks()...)
 }

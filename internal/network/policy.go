@@ -41,7 +41,12 @@ type Allow struct {
 // MaxAllow bounds an allow list: what it has is in the kernel for each VM.
 const MaxAllow = 256
 
-var hostPattern = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+const labels = `([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)`
+
+var (
+	hostPattern = regexp.MustCompile(`^(\*\.)?` + labels + `+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // of an allow list
+	namePattern = regexp.MustCompile(`^` + labels + `*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
 
 // ParseAllow reads entries separated by commas, each a name, an address or a CIDR. What is there twice is there once.
 func ParseAllow(text string) (Allow, error) {

@@ -20,6 +20,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/server"
 	"banger/internal/vm"
@@ -90,6 +91,10 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.DNS(ctx) }, "dns", named()},
 		{func() (any, error) { return c.SetUpDNS(ctx, api.DNSRequest{}) }, "set up dns false", api.DNSChange{Steps: []string{"tell it"}, Done: true, DNS: named()}},
 		{func() (any, error) { return c.UndoDNS(ctx, api.DNSRequest{DryRun: true}) }, "undo dns true", api.DNSChange{}},
+		{func() (any, error) {
+			return c.Explain(ctx, "dev", api.Explain{Destination: "example.com", Probe: true})
+		}, "explain dev example.com true", api.Explanation{VM: "dev", Destination: "example.com", Explanation: network.Explanation{Passes: true}}},
+		{func() (any, error) { return c.UninstallNetwork(ctx, api.UninstallNetwork{DryRun: true}) }, "uninstall network true", []string{}},
 		{func() (any, error) { return c.AdoptVM(ctx, api.AdoptVM{VM: "dev", Name: "new"}) }, `adopt "dev" "new"`, begun(lifecycle.KindAdopt, "dev")},
 		{func() (any, error) { return c.ForkVM(ctx, "dev", api.ForkVM{Name: "new", Count: 3}) }, `fork "dev" "new" 3`, begun(lifecycle.KindFork, "dev")},
 		{func() (any, error) { return c.Checkpoints(ctx, "dev") }, `checkpoints "dev"`, []api.Checkpoint{

@@ -96,6 +96,7 @@ type Config struct {
 	Events     Events
 	Daemon     Daemon
 	Usage      Usage
+	Network    Network
 	Layout     vm.Layout
 	Log        *slog.Logger
 }
@@ -141,6 +142,7 @@ func (s *server) routes() http.Handler {
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)
@@ -183,6 +185,7 @@ func OpenAPI() ([]byte, error) {
 	s.snapshots(a)
 	s.repair(a)
 	s.usage(a)
+	s.network(a)
 	s.stats(a)
 	s.pictures(a)
 	s.operations(a)

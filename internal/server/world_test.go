@@ -29,6 +29,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/reconcile"
 	"banger/internal/server"
@@ -106,7 +107,7 @@ func (w *world) start() (srv *http.Server, stop func()) {
 		w.t.Fatal(err)
 	}
 	srv = server.New(server.Config{
-		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Layout: w.layout,
+		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Network: w.verbs, Layout: w.layout,
 		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
@@ -353,6 +354,14 @@ func (v *verbs) Prune(_ context.Context, c vm.Caller, r usage.Request) ([]usage.
 	return []usage.Freed{
 		{Category: usage.Golden, Name: "a", Why: "why", Size: 7}, {Category: usage.Trash, Name: "b", Why: "why", Size: 8, Err: fault.New(fault.Internal, "no")},
 	}, v.called(c, "prune %v %v", r.DryRun, r.Trash)
+}
+
+func (v *verbs) Explain(_ context.Context, c vm.Caller, selector, destination string, probe bool) (api.Explanation, error) {
+	return api.Explanation{VM: selector, Destination: destination, Explanation: network.Explanation{Passes: true}}, v.called(c, "explain %s %s %v", selector, destination, probe)
+}
+
+func (v *verbs) UninstallNetwork(_ context.Context, c vm.Caller, dryRun bool) ([]string, error) {
+	return nil, v.called(c, "uninstall network %v", dryRun)
 }
 
 func (v *verbs) Adopt(_ context.Context, c vm.Caller, selector, name string) (op.Operation, error) {

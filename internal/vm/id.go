@@ -56,6 +56,14 @@ func (t Tag) Marks(device string) bool {
 // TAPs is what the names of its VMs' TAPs begin with.
 func (t Tag) TAPs() string { return "bt" + string(t) + "-" }
 
+// TagOf is the tag of the instance that a VM's TAP is of, by the TAP's name.
+func TagOf(tap string) (t Tag, ok bool) {
+	rest, ok := strings.CutPrefix(tap, "bt")
+	head, _, _ := strings.Cut(rest, "-")
+	t = Tag(head)
+	return t, ok && t.Marks(tap)
+}
+
 // MaxSpares bounds how many TAPs of an instance may be kept ready: a number has two digits.
 const MaxSpares = 100
 

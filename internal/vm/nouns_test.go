@@ -12,6 +12,18 @@ import (
 	"banger/internal/vm"
 )
 
+func TestTagOf(t *testing.T) {
+	id := vm.NewID()
+	if tag, ok := vm.TagOf(id.TAP("ab12")); tag != "ab12" || !ok {
+		t.Errorf("got %q, %v", tag, ok)
+	}
+	for _, name := range []string{"", "bt", "bt-", "btab12", "btab12-", "btab12-0123456", "btab12-0123456g", "xxab12-01234567", "btab1-01234567", "eth0"} {
+		if _, ok := vm.TagOf(name); ok {
+			t.Errorf("%q is no VM's TAP", name)
+		}
+	}
+}
+
 func TestIDs(t *testing.T) {
 	seen := map[vm.ID]bool{}
 	for range 1000 {

@@ -89,6 +89,15 @@ func Start(ctx context.Context, socket, logPath string, ready func(context.Conte
 	}
 }
 
+// Become runs bangerd with these arguments in place of this program. It returns only when it fails.
+func Become(args ...string) error {
+	path, err := find()
+	if err != nil {
+		return err
+	}
+	return fault.System(syscall.Exec(path, append([]string{program}, args...), os.Environ()), "execute", path) //nolint:gosec // our own program
+}
+
 // find looks beside this executable first, so that a build is never served by another one.
 func find() (string, error) {
 	if self, err := os.Executable(); err == nil {

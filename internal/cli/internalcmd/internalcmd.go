@@ -20,7 +20,7 @@ import (
 
 // New returns `banger internal`.
 func New(a *app.App) *cobra.Command {
-	cmd := app.Group("internal", "Commands that banger runs itself", newSSHProxy(a), newKnownHosts(a))
+	cmd := app.Group("internal", "Commands that banger runs itself", newSSHProxy(a), newKnownHosts(a), newNAT())
 	cmd.Hidden = true
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api"
 	"banger/internal/cli/app"
 	"banger/internal/cli/term"
 	"banger/internal/fault"
@@ -53,7 +54,7 @@ func runSetup(ctx context.Context, a *app.App, o setupOptions) error {
 	s := setup.Setup{Root: "/", Programs: filepath.Dir(self), User: os.Getenv("SUDO_USER"), Run: setup.Run}
 	plan := s.Install
 	if o.undo {
-		if err := nothingRuns(ctx, a); err != nil {
+		if err := nothingRuns(ctx, a, o.dryRun); err != nil {
 			return err
 		}
 		plan = s.Undo
@@ -85,8 +86,8 @@ func runSetup(ctx context.Context, a *app.App, o setupOptions) error {
 	return nil
 }
 
-// nothingRuns refuses to take the daemon away from under VMs that run.
-func nothingRuns(ctx context.Context, a *app.App) error {
+// nothingRuns refuses to take the daemon away from under VMs that run, and has it take back what it changed of the network.
+func nothingRuns(ctx context.Context, a *app.App, dryRun bool) error {
 	c, _, err := a.Existing()
 	if err != nil {
 		return err
@@ -97,6 +98,15 @@ func nothingRuns(ctx context.Context, a *app.App) error {
 	}
 	if n := status.VMs["running"]; n > 0 {
 		return fault.New(fault.InUse, "%d VMs run", n).WithOp("remove banger", "").WithHint("stop them first: `banger vm list`, `banger vm stop NAME...`")
+	}
+	lines, err := c.UninstallNetwork(ctx, api.UninstallNetwork{DryRun: dryRun})
+	if err != nil && !fault.Is(err, fault.NotFound) { // a daemon of before knows of none
+		return err
+	}
+	for _, line := range lines {
+		if !a.Data() {
+			fmt.Fprintln(a.IO.Out, term.Escape("take away "+line))
+		}
 	}
 	return nil
 }

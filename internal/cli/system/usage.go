@@ -16,7 +16,7 @@ import (
 )
 
 func newUsage(a *app.App) *cobra.Command {
-	return app.Group("system", "The disk: what banger occupies of it, and what can be freed", newDF(a), newPrune(a))
+	return app.Group("system", "The host: what banger occupies of its disk and changed of its network", newDF(a), newPrune(a), newUninstall(a))
 }
 
 // parts says what a category is called, by what the API calls it.

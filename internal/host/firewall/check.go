@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
@@ -16,9 +15,11 @@ import (
 // Check tells whether the kernel has all that the tables need: fault.Requirement, with the modules to load, when it has not.
 // It makes the tables' rules in tables of another name, and takes them away in the same transaction.
 func (f *Firewall) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	err := f.try(f.families.sets, f.chains)
 	if err == nil {
-		if _, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, matching(func(_, _ netip.Addr) bool { return false })); err == nil {
+		if err = flush(nobodys, end{unix.AF_INET, madeIt, netip.IPv4Unspecified()}); err == nil {
 			return nil
 		}
 		return lacking("nf_conntrack_netlink", err)
@@ -51,6 +52,8 @@ func (f *Firewall) Check() error {
 	return lacking("nf_tables", err)
 }
 
+func nobodys(_, _ netip.Addr) bool { return false }
+
 func lacking(modules string, err error) error {
 	return fault.New(fault.Requirement, "the kernel lacks what VMs' networking needs of %s: %w", modules, err).WithOp("check firewall", "").
 		WithHint("load it: `sudo modprobe -a %s`; where that fails, the kernel was built without", modules)
@@ -61,7 +64,7 @@ func (f *Firewall) try(sets []*nftables.Set, chains []chain) error {
 	inet, bridge := *f.families.inet, *f.families.bridge
 	inet.Name, bridge.Name = f.name+"-check", f.name+"-check"
 	moved := map[nftables.TableFamily]*nftables.Table{inet.Family: &inet, bridge.Family: &bridge}
-	return transact(func(c *nftables.Conn) error {
+	return f.transact(func(c *nftables.Conn) error {
 		for _, t := range moved {
 			c.AddTable(t)
 		}

@@ -2,7 +2,7 @@
 // of the family inet, with a constant number of rules, and sets for the guests. It touches no packet that neither comes from
 // a guest nor goes to one.
 //
-// What it does happens in the network namespace of the calling thread.
+// What it does happens in the network namespace of the calling thread, which has to be the same one each time.
 package firewall
 
 import (
@@ -31,6 +31,7 @@ type Firewall struct {
 	chains   []chain
 
 	mu      sync.Mutex
+	conn    *nftables.Conn    // open from the first transaction on
 	guests  map[string]*guest // by TAP, as the tables are to have them
 	byAddr  map[netip.Addr]*guest
 	known   bool       // what the kernel's learned addresses are has been read
@@ -102,7 +103,7 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		return f.relearn(c, before, next, now)
 	})
 	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
-		err = f.forget(next.has)
+		err = f.forget(next)
 	}
 	return f.explain("set firewall of", g.TAP, err)
 }
@@ -129,7 +130,7 @@ func (f *Firewall) Drop(ctx context.Context, tap string) error {
 		})
 	}
 	if err == nil {
-		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) })
+		err = flush(func(src, dst netip.Addr) bool { return g.has(src) || g.has(dst) }, ends(g)...)
 	}
 	return f.explain("clear firewall of", tap, err)
 }
@@ -180,7 +181,7 @@ func (f *Firewall) Rebuild(ctx context.Context, guests []network.Guest) error {
 	}
 	err := f.rebuild(ctx)
 	if err == nil {
-		err = f.forget(func(netip.Addr) bool { return true })
+		err = f.forgetAny()
 	}
 	return f.explain("build firewall", f.name, err)
 }
@@ -213,7 +214,8 @@ func (f *Firewall) Remove(ctx context.Context) error {
 func (f *Firewall) removeTables() error {
 	f.forgetAll()
 	f.known, f.rules, f.checked = false, nil, 0
-	return transact(func(c *nftables.Conn) error {
+	defer f.hangUp()
+	return f.transact(func(c *nftables.Conn) error {
 		for _, t := range []*nftables.Table{f.families.inet, f.families.bridge} {
 			c.AddTable(t) // so that it can be deleted
 			c.DelTable(t)
@@ -227,20 +229,12 @@ func (f *Firewall) change(ctx context.Context, fill func(c *nftables.Conn) error
 	if f.rules == nil {
 		return f.rebuild(ctx)
 	}
-	whole := f.checked
-	f.checked = 0
-	err := transact(fill)
+	f.checked = 0 // the next look is a thorough one
+	err := f.transact(fill)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
 		return f.rebuild(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	// Ours was one transaction: if the kernel has counted one since the tables were whole, they are still.
-	if now, err := generation(); err == nil && whole != 0 && now-whole <= 1 {
-		f.checked = now
-	}
-	return nil
+	return err
 }
 
 // rebuild makes the tables as memory has them. f.mu is held.
@@ -249,7 +243,8 @@ func (f *Firewall) rebuild(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	err := transact(func(c *nftables.Conn) error {
+	f.checked = 0
+	err := f.transact(func(c *nftables.Conn) error {
 		if err := f.build(c); err != nil {
 			return err
 		}
@@ -276,11 +271,8 @@ func (f *Firewall) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.rules, err = f.handles(); err != nil {
-		return err
-	}
-	f.checked = 0 // the next look is a thorough one
-	return nil
+	f.rules, err = f.handles()
+	return err
 }
 
 // whole looks at the kernel's tables. f.mu is held.

@@ -178,6 +178,8 @@ func TestFrames(t *testing.T) {
 		{"is its own address free", frame(all, mac, ip6, icmp6(unset, group, 135, target(local))), true},
 		{"is another's address free", frame(all, mac, ip6, icmp6(unset, group, 135, target(two.Address6))), false},
 		{"multicast listener report", frame(all, mac, ip6, icmp6(unset, group, 143)), true},
+		{"multicast listener report behind a header", frame(all, mac, ip6, packet6(unset, group, 0, []byte{unix.IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0}, icmp6(unset, group, 143)[40:])), true},
+		{"router advertisement behind a header", frame(all, mac, ip6, packet6(local, group, 0, []byte{unix.IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0}, icmp6(local, group, 134)[40:])), false},
 		{"router solicitation of none", frame(all, mac, ip6, icmp6(unset, group, 133)), false},
 
 		{"VLAN", frame(all, mac, unix.ETH_P_8021Q, []byte{0, 5, 8, 0}, packet4(one.Address, everyone, unix.IPPROTO_UDP, udp(9, 9))), false},

@@ -21,18 +21,31 @@ const (
 	receiveBuffer = 8 << 20
 )
 
-// transact sends what fill says as one transaction of both tables.
-func transact(fill func(c *nftables.Conn) error) error {
-	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
-	}))
+// transact sends what fill says as one transaction of both tables. The socket stays open: when one is closed the kernel waits
+// until no packet can see any more what was deleted, some 10 ms, and a DNS answer waits with it. f.mu is held.
+func (f *Firewall) transact(fill func(c *nftables.Conn) error) (err error) {
+	if f.conn == nil {
+		f.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetReadBuffer(receiveBuffer))
+		}))
+		if err != nil {
+			return err
+		}
+	}
+	if err = fill(f.conn); err == nil {
+		err = f.conn.Flush()
+	}
 	if err != nil {
-		return err
+		f.hangUp() // there may be more to read of it
 	}
-	if err := fill(c); err != nil {
-		return err
+	return err
+}
+
+func (f *Firewall) hangUp() {
+	if f.conn != nil {
+		_ = f.conn.CloseLasting()
+		f.conn = nil
 	}
-	return c.Flush()
 }
 
 // build makes both tables anew in the transaction, without elements.

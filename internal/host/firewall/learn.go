@@ -139,12 +139,9 @@ func without(all, other []nftables.SetElement) []nftables.SetElement {
 	return left
 }
 
-// lessons are the elements of what a guest learned, by set; none in a family in which it does not get out.
+// lessons are the elements of what a guest learned, by set.
 func (g *guest) lessons(bySet map[string][]nftables.SetElement, now time.Time) {
 	for _, side := range sides(g.Guest) {
-		if !side.nat {
-			continue
-		}
 		for a, l := range g.learned {
 			if left := l.ends.Sub(now); left > 0 && a.Is4() == side.guest.Is4() {
 				bySet[side.sets.learned] = append(bySet[side.sets.learned], nftables.SetElement{

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/fault"
 	"banger/internal/host/firewall"
 	"banger/internal/network"
 )
@@ -163,6 +164,50 @@ func TestNAT(t *testing.T) {
 	w.put(one)
 	a.reaches("tcp", server+":80")
 	a.refused("tcp", "["+server6+"]:80")
+}
+
+// TestNATByHand holds that another process than the daemon can turn it off and on, and that the daemon mends what it did.
+func TestNATByHand(t *testing.T) {
+	one := guest(1)
+	w := newWorld(t, one)
+	a := w.guests[one.TAP]
+	w.outside.echo(server + ":80")
+	w.rebuild(one)
+	other := firewall.New(tag)
+	set := func(on bool) {
+		t.Helper()
+		for range 2 {
+			w.at(func() error { return other.SetNAT(t.Context(), one.TAP, on) })
+		}
+	}
+	held, err := a.dial("tcp", server+":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	set(false)
+	a.refused("tcp", server+":80")
+	if err := echoed(held); err == nil {
+		t.Error("a connection goes on without NAT")
+	}
+	set(true)
+	a.reaches("tcp", server+":80")
+	set(false)
+	w.at(func() error {
+		mended, err := w.fw.Ensure(t.Context())
+		if !mended {
+			t.Error("not mended")
+		}
+		return err
+	})
+	a.reaches("tcp", server+":80")
+	w.at(func() error { return other.SetNAT(t.Context(), "btab12-unknown0", false) })
+	w.at(func() error {
+		if err := other.SetNAT(t.Context(), "btab12-unknown0", true); !fault.Is(err, fault.NotFound) || fault.From(err).Hint == "" {
+			t.Errorf("unknown: %v", err)
+		}
+		return nil
+	})
 }
 
 func TestMetadataIsClosed(t *testing.T) {

@@ -115,7 +115,9 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(replies(), accept()),
 		rule(oif(ours), goTo("neighbours")),
 		rule(ipv6(), nh(24, 16), masked(first(16, 0xff, 0xc0)...), is(first(16, 0xfe, 0x80)...), goTo("refuse")),
-		rule(state(expr.CtStateBitINVALID), drop()), // it would leave with the guest's own address
+		rule(state(expr.CtStateBitINVALID), drop()),                  // it would leave with the guest's own address
+		rule(ipv4(), nhTo(1, 12, 4), notIn(setNAT4), goTo("refuse")), // nobody out there could answer its own address
+		rule(ipv6(), nhTo(1, 8, 16), notIn(setNAT6), goTo("refuse")),
 		rule(ipv4(), nhTo(1, 12, 4), in(setOpen4), accept()),
 		rule(ipv6(), nhTo(1, 8, 16), in(setOpen6), accept()),
 		rule(ipv4(), nhTo(8, 12, 4), nhTo(9, 16, 4), in(setAllow4), accept()),

@@ -24,9 +24,9 @@ const (
 	setApart6    = "isolated6"
 	setGateways4 = "gateways4" // guest . address of the host that it may ask
 	setGateways6 = "gateways6"
-	setNAT4      = "nat4" // guests whose source is changed on the way out
+	setNAT4      = "nat4" // guests that get out, with another source
 	setNAT6      = "nat6"
-	setOpen4     = "open4" // guests that may connect to everywhere
+	setOpen4     = "open4" // guests that may then connect to everywhere
 	setOpen6     = "open6"
 	setAllow4    = "allow4" // guest . prefix
 	setAllow6    = "allow6"
@@ -119,10 +119,9 @@ func elements(g network.Guest) map[element]struct{} {
 		if g.Policy.Isolated {
 			add(a.sets.isolated, src)
 		}
-		if !a.nat {
-			continue
+		if a.nat {
+			add(a.sets.nat, src)
 		}
-		add(a.sets.nat, src)
 		switch g.Policy.Egress {
 		case network.EgressAll:
 			add(a.sets.open, src)

@@ -69,9 +69,9 @@ func TestElements(t *testing.T) {
 		more   []string
 	}{
 		{"nothing", network.Policy{Egress: network.EgressNone}, nil},
-		{"no NAT", network.Policy{Egress: network.EgressAll}, nil},
-		{"NAT", network.Policy{NAT: true, Egress: network.EgressAll}, []string{"nat4 192.0.2.5", "open4 192.0.2.5"}},
-		{"NAT of IPv6", network.Policy{NAT6: true, Egress: network.EgressAll}, []string{"nat6 2001:db8::5", "open6 2001:db8::5"}},
+		{"no NAT", network.Policy{Egress: network.EgressAll}, []string{"open4 192.0.2.5", "open6 2001:db8::5"}},
+		{"NAT", network.Policy{NAT: true, Egress: network.EgressAll}, []string{"nat4 192.0.2.5", "open4 192.0.2.5", "open6 2001:db8::5"}},
+		{"NAT of IPv6", network.Policy{NAT6: true, Egress: network.EgressAll}, []string{"nat6 2001:db8::5", "open4 192.0.2.5", "open6 2001:db8::5"}},
 		{"NAT to nowhere", network.Policy{NAT: true, Egress: network.EgressNone}, []string{"nat4 192.0.2.5"}},
 		{"a policy of a newer release", network.Policy{NAT: true, Egress: "some"}, []string{"nat4 192.0.2.5"}},
 		{"isolated", network.Policy{Isolated: true}, []string{"isolated btab12-1", "isolated4 192.0.2.5", "isolated6 2001:db8::5", "isolated6 fe80::c0ff:fe00:205"}},
@@ -81,7 +81,7 @@ func TestElements(t *testing.T) {
 			"allow4 192.0.2.5 . 203.0.113.0 - 192.0.2.5 . 203.0.113.255",
 			"allow6 2001:db8::5 . 2001:db8:e:: - 2001:db8::5 . 2001:db8:f:ffff:ffff:ffff:ffff:ffff",
 		}},
-		{"a list that is not asked", network.Policy{NAT: true, Egress: network.EgressAll, Allow: list}, []string{"nat4 192.0.2.5", "open4 192.0.2.5"}},
+		{"a list that is not asked", network.Policy{NAT: true, Egress: network.EgressAll, Allow: list}, []string{"nat4 192.0.2.5", "open4 192.0.2.5", "open6 2001:db8::5"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for i, p := range tt.policy.Allow.Prefixes {

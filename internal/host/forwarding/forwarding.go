@@ -140,33 +140,57 @@ func need6() ([]change, error) {
 func (f *Forwarding) Restore(ctx context.Context, others bool) (restored []string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	were, err := f.memory.Sysctls(ctx)
+	back, err := f.changed(ctx, others)
 	if err != nil {
 		return nil, err
 	}
-	if others || len(were) == 0 {
-		return nil, f.memory.SetSysctls(ctx, nil)
+	for _, c := range back {
+		if err := sysctl.Set(c.name, c.is); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return restored, explain("write", err)
+		}
+		restored = append(restored, dotted(c.name))
+	}
+	return restored, f.memory.SetSysctls(ctx, nil)
+}
+
+// Changed names what Restore would put back.
+func (f *Forwarding) Changed(ctx context.Context, others bool) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	back, err := f.changed(ctx, others)
+	var names []string
+	for _, c := range back {
+		names = append(names, dotted(c.name))
+	}
+	return names, err
+}
+
+// changed is the way back. f.mu is held.
+func (f *Forwarding) changed(ctx context.Context, others bool) ([]change, error) {
+	were, err := f.memory.Sysctls(ctx)
+	if err != nil || others {
+		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(were))
 	// First, since it sets that of each device.
 	if at := slices.Index(names, forward6); at >= 0 {
 		names = append([]string{forward6}, slices.Delete(names, at, at+1)...)
 	}
+	var back []change
 	for _, name := range names {
 		now, err := sysctl.Get(name)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && now == were[name] {
-			continue
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, explain("read", err)
+		case now != were[name] || strings.HasPrefix(name, devices6): // a device's goes with that of all
+			back = append(back, change{name, now, were[name]})
 		}
-		if err == nil {
-			err = sysctl.Set(name, were[name])
-		}
-		if err != nil {
-			return restored, explain("write", err)
-		}
-		restored = append(restored, strings.ReplaceAll(name, "/", "."))
 	}
-	return restored, f.memory.SetSysctls(ctx, nil)
+	return back, nil
 }
+
+func dotted(name string) string { return strings.ReplaceAll(name, "/", ".") }
 
 func explain(op string, err error) error {
 	e := fault.From(err).InOp(op+" kernel setting", "")

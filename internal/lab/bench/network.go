@@ -33,7 +33,8 @@ type Networked struct {
 	Many      []time.Duration `json:"many"` // each add of the last one
 	FewList   []time.Duration `json:"few_list"`
 	ManyList  []time.Duration `json:"many_list"` // the same of guests with an allow list of CIDRs
-	Rebuilds  []time.Duration `json:"rebuilds"`  // with all guests
+	Learns    []time.Duration `json:"learns"`    // an address that a name of a guest's list has, with all guests
+	Rebuilds  []time.Duration `json:"rebuilds"`  // the same
 	FewRules  int             `json:"few_rules"`
 	ManyRules int             `json:"many_rules"`
 	Elements  int             `json:"elements"` // of all sets
@@ -94,6 +95,15 @@ func (n Network) measure(ctx context.Context) (Networked, error) {
 	}
 	if m.ManyRules, m.Elements, err = count(); err != nil {
 		return m, err
+	}
+	a := netip.MustParseAddr("198.51.100.0")
+	for range n.Runs {
+		begun := time.Now()
+		a = a.Next()
+		if err := fw.Learn(ctx, guests[0].TAP, "example.com", []netip.Addr{a}, time.Hour); err != nil {
+			return m, err
+		}
+		m.Learns = append(m.Learns, time.Since(begun))
 	}
 	for range n.Runs {
 		begun := time.Now()
@@ -222,6 +232,7 @@ type NetworkReport struct {
 	Many     Spread    `json:"many"`
 	FewList  Spread    `json:"few_list"`
 	ManyList Spread    `json:"many_list"`
+	Learn    Spread    `json:"learn"`
 	Rebuild  Spread    `json:"rebuild"`
 	Measured Networked `json:"measured"`
 }
@@ -229,7 +240,7 @@ type NetworkReport struct {
 // SummarizeNetwork judges what was measured.
 func SummarizeNetwork(m Networked) NetworkReport {
 	r := NetworkReport{
-		Few: spread(m.Few), Many: spread(m.Many), FewList: spread(m.FewList), ManyList: spread(m.ManyList), Rebuild: spread(m.Rebuilds), Measured: m,
+		Few: spread(m.Few), Many: spread(m.Many), FewList: spread(m.FewList), ManyList: spread(m.ManyList), Learn: spread(m.Learns), Rebuild: spread(m.Rebuilds), Measured: m,
 	}
 	r.Limits, r.OK = judge([]Limit{
 		{Name: fmt.Sprintf("add of guest %d over guest %d", m.Guests, few), Value: r.Many.Median / r.Few.Median, Max: maxAddGrowth},
@@ -253,6 +264,7 @@ func (r NetworkReport) Text(w io.Writer) error {
 		{fmt.Sprintf("add of guest %d", m.Guests), r.Many},
 		{fmt.Sprintf("add of guest %d, with an allow list", few), r.FewList},
 		{fmt.Sprintf("add of guest %d, with an allow list", m.Guests), r.ManyList},
+		{"an address learned, with all guests", r.Learn},
 		{"rebuild with all guests", r.Rebuild},
 	} {
 		fmt.Fprintf(t, "%.2f ms\t%.2f ms\t%s\n", row.s.Median, row.s.Min, left(row.name))

@@ -51,6 +51,7 @@ type place struct {
 type Accept struct {
 	Firewall string // whose
 	Where    string // its place there
+	Name     string // by which it is known
 	Rules    string
 	There    bool
 }
@@ -59,7 +60,7 @@ type Accept struct {
 func (o *Others) List(ctx context.Context) ([]Accept, error) {
 	var out []Accept
 	err := o.each(ctx, func(p place, has, of int) error {
-		out = append(out, Accept{Firewall: p.firewall, Where: p.where, Rules: p.rules, There: has == of})
+		out = append(out, Accept{Firewall: p.firewall, Where: p.where, Name: o.name, Rules: p.rules, There: has == of})
 		return nil
 	})
 	return out, err
