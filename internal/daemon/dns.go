@@ -148,7 +148,9 @@ func among(a net.Addr, first netip.AddrPort) bool {
 func (n *names) serveGuests(ctx context.Context, gateways []netip.Addr) {
 	n.mu.Lock()
 	for _, a := range gateways {
-		n.wanted[a] = n.wanted[a] // what is not there is false
+		if !n.wanted[a] {
+			n.wanted[a] = false
+		}
 	}
 	var missing []netip.Addr
 	for a, there := range n.wanted {

@@ -111,7 +111,7 @@ func (s *Server) readUDP(c UDP, f face, wg *sync.WaitGroup) {
 			return
 		case err != nil:
 			s.Log.Warn("read a DNS query", "error", err)
-			time.Sleep(10 * time.Millisecond) // what the kernel lacks it may have by then
+			s.rest() // what the kernel lacks it may have by then
 			continue
 		}
 		q := query{face: f, from: from.Addr().Unmap().WithZone("")}
@@ -121,6 +121,14 @@ func (s *Server) readUDP(c UDP, f face, wg *sync.WaitGroup) {
 			continue
 		}
 		send(c, r, from, out)
+	}
+}
+
+// rest keeps a failure that stays from taking a whole processor.
+func (s *Server) rest() {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(10 * time.Millisecond):
 	}
 }
 
@@ -160,7 +168,7 @@ func (t *tcp) accept(l net.Listener) {
 		}
 		if err != nil {
 			t.server.Log.Warn("accept a DNS connection", "error", err)
-			time.Sleep(10 * time.Millisecond)
+			t.server.rest()
 			continue
 		}
 		from := netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap().WithZone("")

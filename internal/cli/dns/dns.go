@@ -3,7 +3,6 @@ package dns
 
 import (
 	"context"
-
 	"fmt"
 
 	"github.com/spf13/cobra"

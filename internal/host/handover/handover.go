@@ -49,7 +49,7 @@ func Take() (*Sockets, error) {
 			WithHint("start bangerd again")
 	}
 	for name, fd := range fds {
-		if f := os.NewFile(uintptr(fd), name); f != nil { //nolint:gosec // NewFile refuses a negative one
+		if f := os.NewFile(uintptr(fd), name); f != nil {
 			unix.CloseOnExec(fd)
 			s.left[name] = f
 		}
