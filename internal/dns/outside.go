@@ -31,7 +31,9 @@ func (s *Server) outside(m *dns.Msg, q *query, g network.Guest) (wait func()) {
 		name := strings.TrimSuffix(q.name, ".")
 		switch {
 		case g.Policy.Egress != network.EgressList || !g.Policy.Allow.HasName(name):
-			s.Refused(g, name)
+			if s.news(q.from, name, time.Now().Unix()) {
+				s.Refused(g, name)
+			}
 			block(m, g)
 			return nil
 		case asked.Qtype != dns.TypeA && asked.Qtype != dns.TypeAAAA:

@@ -53,12 +53,21 @@ type Server struct {
 
 	mu      sync.Mutex
 	waiting map[netip.Addr]int // of them, how many are whose
+	told    map[netip.Addr]telling
+}
+
+// telling is what Refused was told of a guest in a second.
+type telling struct {
+	second int64
+	times  int
+	name   string // the last one
 }
 
 // Bounds. A guest alone cannot take all there is.
 const (
 	maxWaiting     = 512
 	maxWaitingEach = 64
+	maxTold        = 20  // refused names of a guest, each second
 	maxConns       = 128 // TCP connections of a listener
 	maxConnsEach   = 16  // from one guest
 	idle           = 10 * time.Second
@@ -70,7 +79,7 @@ const maxPacket = 4096
 
 // New makes a server that answers nowhere yet.
 func New(cfg Config) *Server {
-	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}}
+	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}, told: map[netip.Addr]telling{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -278,4 +287,19 @@ func (s *Server) exit(from netip.Addr) {
 	if s.waiting[from]--; s.waiting[from] == 0 {
 		delete(s.waiting, from)
 	}
+}
+
+// news reports whether a refused name is to be told of: once for all that a program asks about it at once, and no more of them than somebody could read.
+func (s *Server) news(from netip.Addr, name string, second int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.told[from]
+	if t.second != second {
+		t = telling{second: second}
+	}
+	if t.name == name || t.times == maxTold {
+		return false
+	}
+	s.told[from] = telling{second, t.times + 1, name}
+	return true
 }
