@@ -59,9 +59,11 @@ func (machine) Stats() agentproto.Stats {
 }
 func (machine) Uptime() time.Duration            { return time.Second }
 func (machine) Listening() (map[int]bool, error) { return nil, errors.New("no table") }
+
 func (machine) Listeners() (agentproto.Listeners, error) {
 	return agentproto.Listeners{}, errors.New("no table")
 }
+
 func (m machine) Rename(hostname string) error {
 	if hostname == "" {
 		return errors.New("no name")

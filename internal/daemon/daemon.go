@@ -142,6 +142,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.log.Error("tell that the daemon started", "error", err) // a full disk keeps nobody from his VMs
 	}
 	defer d.serveNames(ctx)()
+	defer d.serveDHCP(ctx)()
 	// First, since what recovery goes on with are operations of this daemon.
 	if err := d.store.FailInterrupted(ctx, lifecycle.Words); err != nil {
 		return err
@@ -197,7 +198,9 @@ func (d *Daemon) answer(ctx context.Context) error {
 	// its queue for the next build.
 	srv.SetKeepAlivesEnabled(false)
 	_ = d.socket.Close() // closed already where serving on it failed
+	var patience time.Duration
 	if errors.Is(outcome, errUpgrade) {
+		patience = doorDrain
 		// A verb may have begun since none ran.
 		late, cancel := context.WithTimeout(ctx, time.Minute)
 		_ = d.manager.Idle(late) // what takes longer is called off
@@ -208,7 +211,7 @@ func (d *Daemon) answer(ctx context.Context) error {
 	dry()
 	open()
 	hide()
-	d.doors.Shut()
+	d.doors.Shut(patience)
 	d.manager.Close()
 	d.driver.Close()
 	d.tellEnd(ctx, outcome)

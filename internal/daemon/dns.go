@@ -56,6 +56,9 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	d.wiring = &wiring{host: resolver.Host{Root: "/", Tag: d.tag}, store: d.store, server: n.asked, log: d.log}
 	d.wiring.start(ctx)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })
+	if all, err := d.store.VMs(ctx); err == nil { // what is wrong with the store others say
+		n.serveGuests(ctx, gatewaysOf(all))
+	}
 	again, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/api"
 	"banger/internal/config"
 	"banger/internal/host/handover"
 	"banger/internal/network"
@@ -115,7 +117,7 @@ func TestASubnetThatIsFoundLater(t *testing.T) {
 	d := naming(t, netip.MustParseAddrPort("127.0.0.1:42069"))
 	d.subnet = &subnet{store: &noted{}, links: d.links}
 	defer d.serveNames(t.Context())()
-	if got := d.listeners.list(); len(got) != 1 {
+	if got := d.listeners.list(); len(got) != 2 { // dev has a gateway already
 		t.Errorf("it lists %v", got)
 	}
 	if _, err := d.subnet.Require(t.Context()); err != nil {
@@ -123,6 +125,24 @@ func TestASubnetThatIsFoundLater(t *testing.T) {
 	}
 	if got := d.listeners.list(); len(got) != 3 || got[0].Address != "10.223.0.1:53" || got[0].Error != "" {
 		t.Errorf("it lists %v", got)
+	}
+}
+
+// TestGuestsOfASubnetThatWasMoved have names where they always had: they know no other gateway.
+func TestGuestsOfASubnetThatWasMoved(t *testing.T) {
+	for name, moved := range map[string]*subnet{
+		"moved":    {kept: network.Space{Subnet: netip.MustParsePrefix("10.197.0.0/22")}},
+		"conflict": {store: &noted{p: netip.MustParsePrefix("10.223.0.0/22")}, links: &hostLinks{[]string{"10.223.0.0/16"}, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alone(t)
+			d := naming(t, netip.MustParseAddrPort("127.0.0.1:42069"))
+			d.subnet = moved
+			defer d.serveNames(t.Context())()
+			if got := d.listeners.list(); !slices.ContainsFunc(got, func(l api.Listener) bool { return l.Address == "10.223.0.1:53" && l.Error == "" }) {
+				t.Errorf("it lists %v", got)
+			}
+		})
 	}
 }
 

@@ -35,6 +35,13 @@ func (l *listeners) note(name, address string, err error) {
 	l.all[[2]string{name, address}] = n
 }
 
+// forget says that nobody is to be served there any more.
+func (l *listeners) forget(name, address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.all, [2]string{name, address})
+}
+
 func (l *listeners) list() []api.Listener {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,9 +62,10 @@ func refused(err error, address netip.AddrPort) error {
 	}
 	who := "another program"
 	sockets, _ := procnet.Listening("/proc/net") // it only says who
-	sockets = slices.DeleteFunc(sockets, func(s procnet.Socket) bool {
+	datagrams, _ := procnet.Receiving("/proc/net")
+	sockets = slices.DeleteFunc(append(sockets, datagrams...), func(s procnet.Socket) bool {
 		a := s.Address.Addr().Unmap()
-		return s.Address.Port() != address.Port() || a != address.Addr() && !a.IsUnspecified()
+		return s.Address.Port() != address.Port() || a != address.Addr() && !a.IsUnspecified() && !address.Addr().IsUnspecified()
 	})
 	for _, p := range procnet.Holders("/proc", sockets) {
 		who = fmt.Sprintf("%s, process %d,", p.Name, p.PID)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"banger/internal/fault"
@@ -136,3 +137,18 @@ func (s *subnet) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
 
 // Lease implements lifecycle.Network.
 func (s *subnet) Lease(a netip.Addr) (vm.Lease, bool) { return s.now().Lease(a) }
+
+// gatewaysOf are those that VMs which run have, which are others' than the subnet's where that has been moved.
+func gatewaysOf(all []vm.VM) (out []netip.Addr) {
+	for _, v := range all {
+		if v.State != vm.Running && v.State != vm.Paused {
+			continue
+		}
+		for _, a := range []netip.Addr{v.Lease.Gateway, v.Lease.Gateway6} {
+			if a.IsValid() && !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}

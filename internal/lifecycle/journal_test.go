@@ -52,6 +52,7 @@ func TestJournal(t *testing.T) {
 {"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"guest.services","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"hypervisor","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"nic","duration":0,"outcome":"done","detail":"TAP"}
+{"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"ports","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"root-disk","duration":0,"outcome":"done","detail":"reflink"}
 {"level":"INFO","msg":"stage","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","stage":"work-disk","duration":0,"outcome":"done","detail":"reflink"}
 {"level":"INFO","msg":"operation","operation":"op-1","kind":"vm.create","vm":"dev","id":"ID","duration":0,"outcome":"done"}
@@ -63,6 +64,7 @@ func TestJournal(t *testing.T) {
 {"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"guest","duration":0,"outcome":"failed","error":"the guest ended before it was ready"}
 {"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"hypervisor","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"nic","duration":0,"outcome":"done","detail":"TAP"}
+{"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"ports","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"root-disk","duration":0,"outcome":"done"}
 {"level":"INFO","msg":"stage","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","stage":"work-disk","duration":0,"outcome":"done"}
 {"level":"ERROR","msg":"operation","operation":"op-3","kind":"vm.start","vm":"dev","id":"ID","duration":0,"outcome":"failed","error":{"code":"guest_failed","op":"start VM","subject":"dev","stage":"guest","msg":"the guest ended before it was ready","hint":"its kernel or init gave up; see the console's last lines","detail":"last words on the console","logs":["/state/vms/ID/logs/console.log","/state/vms/ID/logs/firecracker.log"]}}

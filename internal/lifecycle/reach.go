@@ -48,14 +48,15 @@ func (m *Manager) Dial(ctx context.Context, caller vm.Caller, selector, host str
 // nothing.
 func (m *Manager) Enter(ctx context.Context, id vm.ID, port int) (net.Conn, error) {
 	l := m.liveOf(id)
-	if l == nil || l.isPaused() {
+	if l == nil {
 		return nil, fault.New(fault.WrongState, "it does not run").WithOp("dial into VM", string(id))
 	}
 	l.mu.Lock()
-	g, serves := l.guest, l.serves
+	// An agent that holds still for a snapshot would move again if it were asked for anything.
+	g, serves := l.guest, l.serves && !l.paused && !l.turning
 	l.mu.Unlock()
 	if !serves {
-		return nil, fault.New(fault.WrongState, "it does not serve yet").WithOp("dial into VM", string(id))
+		return nil, fault.New(fault.WrongState, "it is not up, or stands still").WithOp("dial into VM", string(id))
 	}
 	return g.Dial(ctx, "", port)
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"banger/internal/fault"
@@ -102,28 +103,35 @@ func (s Space) Pick(taken, resting []netip.Addr) (vm.Lease, error) {
 	for _, a := range resting {
 		rests[a] = true
 	}
-	room := 0
 	for a := s.Subnet.Addr(); s.Subnet.Contains(a); a = a.Next() {
-		l, ok := s.Lease(a)
-		if !ok {
+		if in[a] || rests[a] {
 			continue
 		}
-		if !in[a] && !rests[a] {
+		if l, ok := s.Lease(a); ok {
 			return l, nil
 		}
-		room++
 	}
 	for _, a := range resting {
 		if l, ok := s.Lease(a); ok && !in[a] {
 			return l, nil
 		}
 	}
+	blocks := 1 << max(0, blockBits-s.Subnet.Bits())
+	room := 1<<(32-s.Subnet.Bits()) - 3*blocks // less each one's own address, gateway and broadcast address
 	err := fault.New(fault.Exhausted, "all %d addresses of %s are taken", room, s.Subnet).WithOp("lease address", "")
 	wider := netip.PrefixFrom(s.Subnet.Addr(), max(s.Subnet.Bits()-2, minBits)).Masked()
 	if wider == s.Subnet {
 		return vm.Lease{}, err.WithHint("delete VMs: no subnet can be wider")
 	}
 	return vm.Lease{}, err.WithHint("delete VMs, or set a wider subnet in the daemon's configuration, such as %s, which has this one in it, and restart the daemon", wider)
+}
+
+// OfMAC is the address that a MAC was derived from.
+func OfMAC(mac net.HardwareAddr) (netip.Addr, bool) {
+	if len(mac) != 6 || mac[0] != 0x02 || mac[1] != 0xba {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4([4]byte(mac[2:])), true
 }
 
 // MAC derives a locally administered address from an IPv4 one, so that a neighbour's stale ARP entry

@@ -3,6 +3,7 @@ package network_test
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -170,5 +171,21 @@ func TestGateways(t *testing.T) {
 	}
 	if got := (network.Space{}).Gateways(); got != nil {
 		t.Errorf("of no subnet: %v", got)
+	}
+}
+
+func TestMACs(t *testing.T) {
+	for _, a := range []string{"10.9.8.7", "192.168.212.255", "0.0.0.0"} {
+		addr := netip.MustParseAddr(a)
+		mac, err := net.ParseMAC(network.MAC(addr))
+		if got, ok := network.OfMAC(mac); err != nil || !ok || got != addr {
+			t.Errorf("%s: %s, %v, %s, %v", a, mac, err, got, ok)
+		}
+	}
+	for _, m := range []string{"02:bb:0a:09:08:07", "52:54:00:12:34:56", "02:ba:0a:09:08:07:00:00"} {
+		mac, err := net.ParseMAC(m)
+		if a, ok := network.OfMAC(mac); err != nil || ok {
+			t.Errorf("%s: %s, %v", m, a, err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package procnet tells who listens on which TCP ports, by the kernel's tables in /proc: a look, where a connection would
+// Package procnet tells who listens on which ports, by the kernel's tables in /proc: a look, where a connection would
 // show in each service's log.
 package procnet
 
@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// Socket is a TCP socket that somebody listens on.
+// Socket is one that somebody listens on.
 type Socket struct {
 	Address netip.AddrPort
 	Inode   string // by which a process's descriptors name it
@@ -35,10 +35,21 @@ func Ports(dir string) (map[int]bool, error) {
 	return ports, nil
 }
 
+// States of a socket, as the tables have them.
+const (
+	stateListen   = "0A"
+	stateUnjoined = "07" // of UDP: to no one other end
+)
+
 // Listening reads the tcp and tcp6 tables in dir, which is /proc/net.
-func Listening(dir string) ([]Socket, error) {
+func Listening(dir string) ([]Socket, error) { return read(dir, stateListen, "tcp", "tcp6") }
+
+// Receiving reads the udp and udp6 tables: there are those that take what anybody sends.
+func Receiving(dir string) ([]Socket, error) { return read(dir, stateUnjoined, "udp", "udp6") }
+
+func read(dir, state string, tables ...string) ([]Socket, error) {
 	var sockets []Socket
-	for _, name := range []string{"tcp", "tcp6"} {
+	for _, name := range tables {
 		f, err := os.Open(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without IPv6
@@ -48,7 +59,7 @@ func Listening(dir string) ([]Socket, error) {
 		}
 		sc := bufio.NewScanner(f)
 		for sc.Scan() {
-			if s, ok := listening(sc.Text()); ok {
+			if s, ok := socket(sc.Text(), state); ok {
 				sockets = append(sockets, s)
 			}
 		}
@@ -60,11 +71,10 @@ func Listening(dir string) ([]Socket, error) {
 	return sockets, nil
 }
 
-// listening reads one line of such a table (Documentation/networking/proc_net_tcp.rst of the kernel).
-func listening(line string) (Socket, bool) {
-	const stateListen = "0A"
+// socket reads one line of such a table (Documentation/networking/proc_net_tcp.rst of the kernel).
+func socket(line, state string) (Socket, bool) {
 	f := strings.Fields(line)
-	if len(f) < 10 || f[3] != stateListen {
+	if len(f) < 10 || f[3] != state {
 		return Socket{}, false
 	}
 	addr, port, ok := strings.Cut(f[1], ":")

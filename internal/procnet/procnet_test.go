@@ -65,3 +65,31 @@ func TestWhoListens(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoReceives finds a socket that is joined to no other end, and no other.
+func TestWhoReceives(t *testing.T) {
+	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	joined, err := net.Dial("udp4", l.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = joined.Close() }()
+	all, err := procnet.Receiving("/proc/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	holders := procnet.Holders("/proc", all)
+	var found []string
+	for _, s := range all {
+		if holders[s.Inode].PID == os.Getpid() {
+			found = append(found, s.Address.String())
+		}
+	}
+	if d := cmp.Diff([]string{l.LocalAddr().String()}, found); d != "" {
+		t.Error(d)
+	}
+}

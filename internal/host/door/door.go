@@ -34,7 +34,6 @@ const (
 	MaxConnections = 200
 
 	dialBudget  = 10 * time.Second
-	drainBudget = time.Second            // for what is under way when a daemon ends
 	acceptPause = 100 * time.Millisecond // after a failure, such as of too many open files
 )
 
@@ -171,7 +170,7 @@ const (
 // Free chooses a port on which nobody listens.
 func (ds *Doors) Free(addr netip.Addr) (uint16, error) {
 	for range freeTries {
-		at := netip.AddrPortFrom(addr, uint16(firstFree+rand.IntN(endFree-firstFree)))
+		at := netip.AddrPortFrom(addr, uint16(firstFree+rand.IntN(endFree-firstFree))) //nolint:gosec // that it can be guessed does no harm
 		l, err := listen(ds.ctx, at)
 		if err == nil {
 			return at.Port(), l.Close()
@@ -184,9 +183,9 @@ func (ds *Doors) Free(addr netip.Addr) (uint16, error) {
 		WithHint("say which host port it is to be")
 }
 
-// Shut ends everything, once what is under way has had a moment to end by itself. What was left to another build before
+// Shut ends everything, once what is under way has had so long to end by itself. What was left to another build before
 // stays open, and who connects waits for that.
-func (ds *Doors) Shut() {
+func (ds *Doors) Shut(drain time.Duration) {
 	ds.mu.Lock()
 	for _, h := range ds.vms {
 		for _, o := range h.open {
@@ -200,7 +199,7 @@ func (ds *Doors) Shut() {
 		defer close(ended)
 		ds.connects.Wait()
 	}()
-	timer := time.NewTimer(drainBudget)
+	timer := time.NewTimer(drain)
 	defer timer.Stop()
 	select {
 	case <-ended:
@@ -295,7 +294,7 @@ func (ds *Doors) accept(id vm.ID, h *house, o *open) {
 
 // lead joins a connection to one into the guest, and closes both.
 func (ds *Doors) lead(id vm.ID, o *open, near *net.TCPConn) {
-	defer near.Close()
+	defer func() { _ = near.Close() }()
 	ctx, cancel := context.WithTimeout(o.ctx, dialBudget)
 	defer cancel()
 	far, err := ds.dial(ctx, id, int(o.port.Load()))

@@ -63,7 +63,7 @@ func newDoors(t *testing.T) *Doors {
 		t.Fatal(err)
 	}
 	ds := New(s, guest, slog.New(slog.DiscardHandler))
-	t.Cleanup(ds.Shut)
+	t.Cleanup(func() { ds.Shut(0) })
 	return ds
 }
 
@@ -252,7 +252,7 @@ func TestTheNextBuildGoesOn(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ds.Shut()
+		ds.Shut(10 * time.Second)
 	}()
 	if got := say(t, before); got != "80 HELLO" {
 		t.Error(got)

@@ -291,23 +291,13 @@ func (f *Firewall) whole() (bool, error) {
 	if !slices.EqualFunc(rules, f.rules, slices.Equal[[]uint64]) {
 		return false, nil
 	}
-	const forever = time.Hour
-	want := map[element]time.Duration{}
-	learned, moment := map[string][]nftables.SetElement{}, time.Now()
+	want := map[element]struct{}{}
 	for _, g := range f.guests {
-		for e := range g.elements {
-			want[e] = forever
-		}
-		g.lessons(learned, moment)
-	}
-	for set, all := range learned {
-		for _, e := range all {
-			want[element{set: set, key: string(e.Key)}] = e.Timeout
-		}
+		maps.Copy(want, g.elements)
 	}
 	for _, s := range f.families.sets {
-		if s.Dynamic {
-			continue
+		if s.HasTimeout {
+			continue // it would cost the kernel the square of their number, and DNS answers fill it again
 		}
 		all, err := dump(s)
 		if err != nil {
@@ -315,16 +305,14 @@ func (f *Firewall) whole() (bool, error) {
 		}
 		for _, e := range all {
 			key := element{s.Name, string(e.Key), string(e.KeyEnd)}
-			if _, ok := want[key]; !ok && !s.HasTimeout { // memory may think of one as just expired
+			if _, ok := want[key]; !ok {
 				return false, nil
 			}
 			delete(want, key)
 		}
 	}
-	for _, left := range want {
-		if left > time.Second { // and the kernel of others
-			return false, nil
-		}
+	if len(want) > 0 {
+		return false, nil
 	}
 	f.checked = now
 	return true, nil

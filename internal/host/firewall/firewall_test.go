@@ -149,10 +149,6 @@ func TestEnsure(t *testing.T) {
 		"an element is new": func(c *nftables.Conn) error {
 			return c.SetAddElements(&nftables.Set{Name: "open4", Table: inet}, []nftables.SetElement{{Key: one.Address.AsSlice()}})
 		},
-		"what was learned is gone": func(c *nftables.Conn) error {
-			c.FlushSet(&nftables.Set{Name: "learned4", Table: inet})
-			return nil
-		},
 	} {
 		w.at(func() error { return change(damage) })
 		ensure(true)
