@@ -244,6 +244,32 @@ type Listener struct {
 	Error   string `json:"error,omitempty" doc:"why it is not served there"`
 }
 
+// DNS tells whether the host's programs find VMs by name.
+type DNS struct {
+	Server string    `json:"server,omitempty" doc:"where the daemon answers them; empty where it does not"`
+	Wiring string    `json:"wiring,omitempty" doc:"what was set up to ask it: systemd-resolved or NetworkManager; empty where nothing was"`
+	Proof  *DNSProof `json:"proof,omitempty" doc:"what they are told of a VM of yours; none where none runs, or nothing was set up"`
+}
+
+// DNSProof is a name that was resolved as the host's programs do.
+type DNSProof struct {
+	Name    string       `json:"name"`
+	Address string       `json:"address" doc:"that it should have"`
+	Error   *fault.Error `json:"error,omitempty" doc:"why it has not"`
+}
+
+// DNSRequest sets up or takes back what the host's resolver is told.
+type DNSRequest struct {
+	DryRun bool `json:"dry_run,omitempty" doc:"only say what would be done"`
+}
+
+// DNSChange is what that came to.
+type DNSChange struct {
+	Steps []string `json:"steps,omitempty" doc:"what was done, or would be"`
+	Done  bool     `json:"done"`
+	DNS   DNS      `json:"dns" doc:"as it is now"`
+}
+
 // SpareTAPs tells of the TAPs that are kept ready while VMs run.
 type SpareTAPs struct {
 	Idle int `json:"idle" doc:"that no VM has"`

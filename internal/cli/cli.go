@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger/internal/cli/app"
+	"banger/internal/cli/dns"
 	"banger/internal/cli/exit"
 	"banger/internal/cli/image"
 	"banger/internal/cli/internalcmd"
@@ -47,7 +48,7 @@ func New(a *app.App) *cobra.Command {
 	root := app.Group("banger", "Persistent Firecracker microVMs as development machines",
 		internalcmd.New(a), newExitCodes())
 	addGroup(root, "Machines:", vm.New(a), image.New(a), net.New(a), operation.New(a))
-	addGroup(root, "Host:", append(system.Commands(a), sshconfig.New(a))...)
+	addGroup(root, "Host:", append(system.Commands(a), dns.New(a), sshconfig.New(a))...)
 	root.Long = `banger runs persistent development machines, each a Firecracker microVM of its own.
 
 A VM keeps its disks until you delete it. Names, ids and unique prefixes of ids all select one.`

@@ -57,6 +57,7 @@ type fake struct {
 	most   int // of them at once
 	looks  int // at what VMs use
 	pruned bool
+	dns    api.DNS
 	clean  bool // nothing is left of the network
 	dying  bool // the guest that was last logged in to
 }
@@ -294,6 +295,9 @@ func (f *fake) routes() http.Handler {
 	f.ports(mux, handle)
 	handle("GET /v1/repair", func(*http.Request) (any, error) { return findings(false), nil })
 	handle("POST /v1/repair", func(*http.Request) (any, error) { return findings(true), nil })
+	handle("GET /v1/dns", func(*http.Request) (any, error) { return f.dns, nil })
+	handle("POST /v1/dns/setup", f.setUpDNS)
+	handle("POST /v1/dns/undo", f.undoDNS)
 	handle("GET /v1/system/df", func(*http.Request) (any, error) { return diskUsage(), nil })
 	handle("POST /v1/system/prune", func(r *http.Request) (any, error) {
 		var req api.Prune

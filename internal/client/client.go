@@ -247,6 +247,21 @@ func (c *Client) Prune(ctx context.Context, r api.Prune) ([]api.Pruned, error) {
 	return call[[]api.Pruned](ctx, c, http.MethodPost, "/v1/system/prune", r)
 }
 
+// DNS tells whether the host's programs find VMs by name.
+func (c *Client) DNS(ctx context.Context) (api.DNS, error) {
+	return call[api.DNS](ctx, c, http.MethodGet, "/v1/dns", nil)
+}
+
+// SetUpDNS has the host's resolver ask the daemon.
+func (c *Client) SetUpDNS(ctx context.Context, r api.DNSRequest) (api.DNSChange, error) {
+	return call[api.DNSChange](ctx, c, http.MethodPost, "/v1/dns/setup", r)
+}
+
+// UndoDNS takes that back.
+func (c *Client) UndoDNS(ctx context.Context, r api.DNSRequest) (api.DNSChange, error) {
+	return call[api.DNSChange](ctx, c, http.MethodPost, "/v1/dns/undo", r)
+}
+
 // Explain says why a packet of a VM's would arrive somewhere, or would not.
 func (c *Client) Explain(ctx context.Context, selector string, r api.Explain) (api.Explanation, error) {
 	return call[api.Explanation](ctx, c, http.MethodPost, below("vms", selector, "/network/explain"), r)

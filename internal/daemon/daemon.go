@@ -70,6 +70,7 @@ type Daemon struct {
 	socket    *socket
 	sockets   *handover.Sockets // all but that one
 	listeners listeners
+	wiring    *wiring
 	store     *store.Store
 	rebuilt   *store.Rebuilt // nil unless this daemon had to
 	tag       vm.Tag

@@ -15,6 +15,7 @@ import (
 
 	"banger/internal/dns"
 	"banger/internal/host/handover"
+	"banger/internal/host/resolver"
 	"banger/internal/network"
 	"banger/internal/store"
 	"banger/internal/vm"
@@ -52,6 +53,8 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 	})
 	d.names = n
 	n.serveHost(ctx, d.cfg.DNS)
+	d.wiring = &wiring{host: resolver.Host{Root: "/", Tag: d.tag}, store: d.store, server: n.asked, log: d.log}
+	d.wiring.start(ctx)
 	d.subnet.whenThere(func(s network.Space) { n.serveGuests(ctx, s.Gateways()) })
 	if all, err := d.store.VMs(ctx); err == nil { // what is wrong with the store others say
 		n.serveGuests(ctx, gatewaysOf(all))
@@ -69,6 +72,7 @@ func (d *Daemon) serveNames(ctx context.Context) (stop func()) {
 		}
 	})
 	return func() {
+		d.wiring.end()
 		cancel()
 		wg.Wait()
 		n.end()
@@ -88,6 +92,13 @@ func (n *names) end() {
 	wg.Wait()
 	n.server.Close()
 	n.stops = nil
+}
+
+// asked is where the host's programs ask; not valid where they cannot.
+func (n *names) asked() netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.host
 }
 
 // own reports whether a resolver is this daemon itself.
@@ -140,7 +151,9 @@ func among(a net.Addr, first netip.AddrPort) bool {
 func (n *names) serveGuests(ctx context.Context, gateways []netip.Addr) {
 	n.mu.Lock()
 	for _, a := range gateways {
-		n.wanted[a] = n.wanted[a] // what is not there is false
+		if !n.wanted[a] {
+			n.wanted[a] = false
+		}
 	}
 	var missing []netip.Addr
 	for a, there := range n.wanted {

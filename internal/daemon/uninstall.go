@@ -9,7 +9,7 @@ import (
 )
 
 // UninstallNetwork takes away what the instance has changed of the host's network and what outlives its VMs: accepts in
-// others' firewalls and the kernel's settings. The next VM that starts has them made again.
+// others' firewalls and the kernel's settings, which the next VM that starts has made again, and what the host's resolver was told.
 func (d *Daemon) UninstallNetwork(ctx context.Context, caller vm.Caller, dryRun bool) ([]string, error) {
 	if caller.UID != 0 {
 		return nil, fault.New(fault.Forbidden, "it concerns the whole host, so only root may").WithOp("uninstall network", "").
@@ -29,7 +29,15 @@ func (d *Daemon) UninstallNetwork(ctx context.Context, caller vm.Caller, dryRun 
 			return nil, err
 		}
 	}
-	return d.gate.uninstall(ctx, dryRun)
+	names, err := d.wiring.undo(ctx, caller, dryRun)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := d.gate.uninstall(ctx, dryRun)
+	if len(names.Steps) > 0 {
+		lines = append(lines, "what this host's resolver was told of VMs' names")
+	}
+	return lines, err
 }
 
 // uninstall takes away what outlives the guests.

@@ -361,6 +361,24 @@ func TestAGuestTakesNotAllPlaces(t *testing.T) {
 	}
 }
 
+func TestRefusedNamesAreToldOfInMeasure(t *testing.T) {
+	s := newWorld(t)
+	from, told := netip.MustParseAddr(listed), 0
+	for i := range 3 * maxTold {
+		for range 2 { // A and AAAA
+			if s.news(from, fmt.Sprintf("evil%d.org", i), 7) {
+				told++
+			}
+		}
+	}
+	if told != maxTold {
+		t.Errorf("in one second it tells of %d", told)
+	}
+	if !s.news(from, "evil0.org", 8) || s.news(from, "evil0.org", 8) || !s.news(netip.MustParseAddr(shut), "evil0.org", 8) {
+		t.Error("it tells not of the next second, or of another guest")
+	}
+}
+
 func TestPublicAddresses(t *testing.T) {
 	for _, a := range []string{"203.0.113.7", "8.8.8.8", "198.51.100.1", "2001:db8::1", "2606:4700::1"} {
 		if !public(netip.MustParseAddr(a)) {

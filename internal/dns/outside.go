@@ -31,8 +31,10 @@ func (s *Server) outside(m *dns.Msg, q *query, g network.Guest) (wait func()) {
 		name := strings.TrimSuffix(q.name, ".")
 		switch {
 		case g.Policy.Egress != network.EgressList || !g.Policy.Allow.HasName(name):
-			s.Refused(g, name)
-			block(m, q, g)
+			if s.news(q.from, name, time.Now().Unix()) {
+				s.Refused(g, name)
+			}
+			block(m, g)
 			return nil
 		case asked.Qtype != dns.TypeA && asked.Qtype != dns.TypeAAAA:
 			m.Ns = []dns.RR{soa(".", negative)}
@@ -60,7 +62,7 @@ func (s *Server) outside(m *dns.Msg, q *query, g network.Guest) (wait func()) {
 
 // block says that there is no such name. REFUSED would be the truth, but not the end of it: musl and systemd-resolved ask again until they
 // run out of time, and glibc reports a failure that is temporary, which programs try again. The reason goes along for those who can read it.
-func block(m *dns.Msg, q *query, g network.Guest) {
+func block(m *dns.Msg, g network.Guest) {
 	m.Rcode = dns.RcodeNameError
 	m.Ns = []dns.RR{soa(".", negative)}
 	if opt := m.IsEdns0(); opt != nil {

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -81,14 +82,14 @@ func TestServe(t *testing.T) {
 	if _, err := conn.Write([]byte{0, 3, 'x', 'y', 'z'}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("it says %d bytes, %v", n, err)
 	}
 
 	open := dial(t, l)
 	stopUDP()
 	stopTCP()
-	if n, err := open.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := open.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a connection that is idle outlives the server: %d bytes, %v", n, err)
 	}
 	if _, err := c.Write(nil); err == nil {
@@ -155,7 +156,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := dial(t, l).Read(make([]byte, 1)); err != io.EOF {
+	if n, err := dial(t, l).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one more: %d bytes, %v", n, err)
 	}
 }

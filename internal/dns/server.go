@@ -53,12 +53,21 @@ type Server struct {
 
 	mu      sync.Mutex
 	waiting map[netip.Addr]int // of them, how many are whose
+	told    map[netip.Addr]telling
+}
+
+// telling is what Refused was told of a guest in a second.
+type telling struct {
+	second int64
+	times  int
+	name   string // the last one
 }
 
 // Bounds. A guest alone cannot take all there is.
 const (
 	maxWaiting     = 512
 	maxWaitingEach = 64
+	maxTold        = 20  // refused names of a guest, each second
 	maxConns       = 128 // TCP connections of a listener
 	maxConnsEach   = 16  // from one guest
 	idle           = 10 * time.Second
@@ -70,7 +79,7 @@ const maxPacket = 4096
 
 // New makes a server that answers nowhere yet.
 func New(cfg Config) *Server {
-	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}}
+	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}, told: map[netip.Addr]telling{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -111,7 +120,7 @@ func (s *Server) readUDP(c UDP, f face, wg *sync.WaitGroup) {
 			return
 		case err != nil:
 			s.Log.Warn("read a DNS query", "error", err)
-			time.Sleep(10 * time.Millisecond) // what the kernel lacks it may have by then
+			s.rest() // what the kernel lacks it may have by then
 			continue
 		}
 		q := query{face: f, from: from.Addr().Unmap().WithZone("")}
@@ -121,6 +130,14 @@ func (s *Server) readUDP(c UDP, f face, wg *sync.WaitGroup) {
 			continue
 		}
 		send(c, r, from, out)
+	}
+}
+
+// rest keeps a failure that stays from taking a whole processor.
+func (s *Server) rest() {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(10 * time.Millisecond):
 	}
 }
 
@@ -160,7 +177,7 @@ func (t *tcp) accept(l net.Listener) {
 		}
 		if err != nil {
 			t.server.Log.Warn("accept a DNS connection", "error", err)
-			time.Sleep(10 * time.Millisecond)
+			t.server.rest()
 			continue
 		}
 		from := netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap().WithZone("")
@@ -270,4 +287,19 @@ func (s *Server) exit(from netip.Addr) {
 	if s.waiting[from]--; s.waiting[from] == 0 {
 		delete(s.waiting, from)
 	}
+}
+
+// news reports whether a refused name is to be told of: once for all that a program asks about it at once, and no more of them than somebody could read.
+func (s *Server) news(from netip.Addr, name string, second int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.told[from]
+	if t.second != second {
+		t = telling{second: second}
+	}
+	if t.name == name || t.times == maxTold {
+		return false
+	}
+	s.told[from] = telling{second, t.times + 1, name}
+	return true
 }

@@ -88,6 +88,9 @@ func TestEveryRoute(t *testing.T) {
 		{func() (any, error) { return c.Prune(ctx, api.Prune{DryRun: true}) }, "prune true false", []api.Pruned{
 			{Category: "golden", Name: "a", Why: "why", Size: 7}, {Category: "trash", Name: "b", Why: "why", Size: 8, Error: fault.New(fault.Internal, "no")},
 		}},
+		{func() (any, error) { return c.DNS(ctx) }, "dns", named()},
+		{func() (any, error) { return c.SetUpDNS(ctx, api.DNSRequest{}) }, "set up dns false", api.DNSChange{Steps: []string{"tell it"}, Done: true, DNS: named()}},
+		{func() (any, error) { return c.UndoDNS(ctx, api.DNSRequest{DryRun: true}) }, "undo dns true", api.DNSChange{}},
 		{func() (any, error) {
 			return c.Explain(ctx, "dev", api.Explain{Destination: "example.com", Probe: true})
 		}, "explain dev example.com true", api.Explanation{VM: "dev", Destination: "example.com", Explanation: network.Explanation{Passes: true}}},

@@ -83,6 +83,10 @@ type Daemon interface {
 	ClosedDoors(id vm.ID) map[vm.Door]error
 	// Upgrade answers whether a newer build is on disk; the daemon executes it once this answer is out.
 	Upgrade(ctx context.Context) (api.Upgrade, error)
+	// DNS tells whether the host's programs find VMs by name. SetUpDNS has its resolver ask the daemon, UndoDNS takes that back.
+	DNS(ctx context.Context, caller vm.Caller) (api.DNS, error)
+	SetUpDNS(ctx context.Context, caller vm.Caller, dryRun bool) (api.DNSChange, error)
+	UndoDNS(ctx context.Context, caller vm.Caller, dryRun bool) (api.DNSChange, error)
 }
 
 // Config is what a server is made of.
@@ -143,6 +147,7 @@ func (s *server) routes() http.Handler {
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)
+	s.names(a)
 	// Streams are plain handlers: they outgrow a request and an answer.
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", s.logs)
 	mux.HandleFunc("GET /v1/vms/{vm}/dial", s.dial)
@@ -185,6 +190,7 @@ func OpenAPI() ([]byte, error) {
 	s.pictures(a)
 	s.operations(a)
 	s.process(a)
+	s.names(a)
 	return a.OpenAPI().MarshalJSON()
 }
 

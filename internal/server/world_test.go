@@ -433,6 +433,22 @@ func (v *verbs) ClosedDoors(vm.ID) map[vm.Door]error {
 	return map[vm.Door]error{vm.DoorsOf(machine())[1]: fault.New(fault.InUse, "taken")}
 }
 
+func (v *verbs) DNS(_ context.Context, c vm.Caller) (api.DNS, error) {
+	return named(), v.called(c, "dns")
+}
+
+func (v *verbs) SetUpDNS(_ context.Context, c vm.Caller, dryRun bool) (api.DNSChange, error) {
+	return api.DNSChange{Steps: []string{"tell it"}, Done: !dryRun, DNS: named()}, v.called(c, "set up dns %v", dryRun)
+}
+
+func (v *verbs) UndoDNS(_ context.Context, c vm.Caller, dryRun bool) (api.DNSChange, error) {
+	return api.DNSChange{Done: !dryRun}, v.called(c, "undo dns %v", dryRun)
+}
+
+func named() api.DNS {
+	return api.DNS{Server: "127.0.0.1:42069", Wiring: "systemd-resolved", Proof: &api.DNSProof{Name: "dev.vm", Address: "10.0.0.2", Error: fault.New(fault.Unavailable, "no")}}
+}
+
 func (v *verbs) Dial(_ context.Context, c vm.Caller, selector, host string, port int) (net.Conn, error) {
 	if err := v.called(c, "dial %q %s %d", selector, host, port); err != nil {
 		return nil, err

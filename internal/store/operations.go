@@ -135,6 +135,27 @@ func (s *Store) SetSysctls(ctx context.Context, were map[string]string) error {
 	return s.setMeta(ctx, "sysctls", string(text))
 }
 
+// Wiring reads how the host's resolver was told of VMs' names; false where it was not.
+func (s *Store) Wiring(ctx context.Context, into any) (bool, error) {
+	text, ok, err := s.meta(ctx, "wiring")
+	if err != nil || !ok || text == "null" {
+		return false, err
+	}
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		return false, s.corrupt("the resolver's wiring in it cannot be read: %w", err)
+	}
+	return true, nil
+}
+
+// SetWiring notes it; nil is none.
+func (s *Store) SetWiring(ctx context.Context, w any) error {
+	text, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	return s.setMeta(ctx, "wiring", string(text))
+}
+
 func (s *Store) meta(ctx context.Context, key string) (string, bool, error) {
 	var value string
 	err := s.read.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", key).Scan(&value)
