@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,20 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agentproto"
+	"banger/internal/netnstest"
 )
 
-// inNamespace runs the test in a network namespace of its own, with a bridge for a NIC. Its thread is never unlocked, so that it ends
-// with the test and nothing else ever runs in the namespace.
+// inNamespace runs the test in a network namespace of its own, with a bridge for a NIC.
 func inNamespace(t *testing.T, test func(t *testing.T, nic netlink.Link)) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace (the test needs root): %v", err)
-			return
-		}
+	netnstest.In(t, func(t *testing.T) {
 		mac, err := net.ParseMAC("02:00:00:00:00:05")
 		if err == nil {
 			err = netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "nic", HardwareAddr: mac}})
@@ -38,8 +30,7 @@ func inNamespace(t *testing.T, test func(t *testing.T, nic netlink.Link)) {
 			return
 		}
 		test(t, nic)
-	}()
-	<-done
+	})
 }
 
 // state is what the kernel says of the NIC.

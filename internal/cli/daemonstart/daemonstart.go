@@ -95,7 +95,7 @@ func Become(args ...string) error {
 	if err != nil {
 		return err
 	}
-	return fault.System(syscall.Exec(path, append([]string{program}, args...), os.Environ()), "execute", path) //nolint:gosec // our own program
+	return fault.System(syscall.Exec(path, append([]string{program}, args...), os.Environ()), "execute", path)
 }
 
 // find looks beside this executable first, so that a build is never served by another one.

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/netnstest"
 	"banger/internal/vm"
 )
 
@@ -125,23 +126,6 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// inNamespace runs the test in a network namespace of its own. Its thread is never unlocked, so that it ends
-// with the test and nothing else ever runs in the namespace.
-func inNamespace(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace (the test needs root): %v", err)
-			return
-		}
-		test(t)
-	}()
-	<-done
-}
-
 // check stops a test that is in a namespace.
 func check(t *testing.T, err error) {
 	t.Helper()
@@ -230,7 +214,7 @@ func request(t *testing.T) *nclient4.Lease {
 }
 
 func TestAGuestIsServed(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		bridge := bridged(t, dev())
 		told, stop := serving(t)
 		defer stop()
@@ -273,7 +257,7 @@ func TestAGuestIsServed(t *testing.T) {
 
 // TestAPortThatAnotherHas keeps nothing but DHCP away, and is said once.
 func TestAPortThatAnotherHas(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		other, err := net.ListenPacket("udp4", "0.0.0.0:67")
 		check(t, err)
 		bridge := bridged(t, dev())
@@ -297,7 +281,7 @@ func TestAPortThatAnotherHas(t *testing.T) {
 
 // TestABridgeThatIsGoneMeanwhile is what a look finds that comes after a lost subscription.
 func TestABridgeThatIsGoneMeanwhile(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		bridge := bridged(t, dev())
 		var told []string
 		s := &servers{all: map[int]*server{}, Config: Config{

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"banger/internal/host/forwarding"
 	"banger/internal/host/sysctl"
+	"banger/internal/netnstest"
 )
 
 // memory is a store's.
@@ -30,18 +29,10 @@ func (m *memory) SetSysctls(_ context.Context, were map[string]string) error {
 	return m.fail
 }
 
-// inNamespace runs the test in a network namespace of its own, whose thread is never unlocked, with a device that has its
-// addresses by router advertisements.
+// inNamespace runs the test in a network namespace with a device that has its addresses by router advertisements.
 func inNamespace(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace (the test needs root): %v", err)
-			return
-		}
+	netnstest.In(t, func(t *testing.T) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "uplink"
 		err := errors.Join(
@@ -56,8 +47,7 @@ func inNamespace(t *testing.T, test func(t *testing.T)) {
 			return
 		}
 		test(t)
-	}()
-	<-done
+	})
 }
 
 // settings are those that matter here.

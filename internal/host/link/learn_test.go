@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/host/link"
+	"banger/internal/netnstest"
 )
 
 func TestTheBridgeLearnsNothingByLinkLocalFrames(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		if err := links.Prepare(t.Context(), lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
 			t.Error(err)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,26 +17,10 @@ import (
 
 	"banger/internal/fault"
 	"banger/internal/host/link"
+	"banger/internal/netnstest"
 	"banger/internal/network"
 	"banger/internal/vm"
 )
-
-// inNamespace runs the test in a network namespace of its own. Its thread is never unlocked, so that
-// it ends with the test and nothing else ever runs in the namespace.
-func inNamespace(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace (the test needs root): %v", err)
-			return
-		}
-		test(t)
-	}()
-	<-done
-}
 
 func lease(id vm.ID, tag vm.Tag, addr string) vm.Lease {
 	p := netip.MustParsePrefix(addr)
@@ -71,7 +54,7 @@ func names(t *testing.T) []string {
 }
 
 func TestAttachAndDetach(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		one, two := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.9.0.6/24")
 		for _, l := range []vm.Lease{one, one, two} { // making what exists is success
@@ -161,7 +144,7 @@ func openAsFirecracker(t *testing.T, name string) *os.File {
 
 // TestNothingPassesBeforeItIsAdmitted speaks as a guest does: it asks, by ARP, who has the gateway's address.
 func TestNothingPassesBeforeItIsAdmitted(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links, l := link.New("ab12", 0), lease("111111111111", "ab12", "10.9.0.5/24")
 		if err := links.Prepare(t.Context(), l); err != nil {
 			t.Error(err)
@@ -238,7 +221,7 @@ func whoHas(l vm.Lease) []byte {
 }
 
 func TestAdmitWantsATAP(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		err := link.New("ab12", 0).Admit(t.Context(), "btab12-11111111")
 		if err == nil || err.Error() != `bring up TAP "btab12-11111111": Link not found` {
 			t.Errorf("got %v", err)
@@ -247,7 +230,7 @@ func TestAdmitWantsATAP(t *testing.T) {
 }
 
 func TestAttachPutsRight(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		before := lease("111111111111", "ab12", "10.9.0.5/24")
 		if err := attach(t, links, before); err != nil {
@@ -310,7 +293,7 @@ func with6(l vm.Lease, addr string) vm.Lease {
 }
 
 func TestIPv6(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		l := with6(lease("111111111111", "ab12", "10.9.0.5/24"), "fd01::5/64")
 		for range 2 {
@@ -334,7 +317,7 @@ func TestIPv6(t *testing.T) {
 
 // TestTheSubnetIsMovedWhileAVMRuns has that VM keep its gateway until it is gone.
 func TestTheSubnetIsMovedWhileAVMRuns(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		old, moved := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.8.0.5/24")
 		check(t, attach(t, links, old))
@@ -357,7 +340,7 @@ func TestTheSubnetIsMovedWhileAVMRuns(t *testing.T) {
 
 // TestSeveralBridges come and go each with its own VMs. The spare TAPs are on the first, and serve all.
 func TestSeveralBridges(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 1)
 		one, two := lease("111111111111", "ab12", "10.9.0.5/22"), lease("222222222222", "ab12", "10.9.4.5/22")
 		two.Bridge = vm.Tag("ab12").Bridge(1)
@@ -401,7 +384,7 @@ func TestSeveralBridges(t *testing.T) {
 }
 
 func TestADeviceThatIsNotOurs(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "btab12-11111111"
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
@@ -416,7 +399,7 @@ func TestADeviceThatIsNotOurs(t *testing.T) {
 }
 
 func TestInUse(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 0)
 		if err := attach(t, links, lease("111111111111", "ab12", "10.9.0.5/24")); err != nil {
 			t.Error(err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/host/link"
+	"banger/internal/netnstest"
 	"banger/internal/vm"
 )
 
@@ -47,7 +48,7 @@ func leaks(t *testing.T, links *link.Links, want ...string) {
 
 // TestSpareTAPs come once there is a VM, are taken by VMs, are made again, and go with the last VM.
 func TestSpareTAPs(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links := link.New("ab12", 2)
 		one, two := lease("111111111111", "ab12", "10.9.0.5/24"), lease("222222222222", "ab12", "10.9.0.6/24")
 		check(t, links.Fill(t.Context()))
@@ -85,7 +86,7 @@ func TestSpareTAPs(t *testing.T) {
 
 // TestNothingPassesThroughASpareTAP holds that one which somebody opens is deaf and dumb.
 func TestNothingPassesThroughASpareTAP(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links, l := link.New("ab12", 1), lease("111111111111", "ab12", "10.9.0.5/24")
 		check(t, attach(t, links, l))
 		check(t, links.Fill(t.Context()))
@@ -100,7 +101,7 @@ func TestNothingPassesThroughASpareTAP(t *testing.T) {
 // TestSpareTAPsOfAnotherDaemon are taken over by their names: those that are too many are told of, as all are once they
 // are alone.
 func TestSpareTAPsOfAnotherDaemon(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		before, l := link.New("ab12", 3), lease("111111111111", "ab12", "10.9.0.5/24")
 		check(t, attach(t, before, l))
 		check(t, before.Fill(t.Context()))
@@ -130,7 +131,7 @@ func TestSpareTAPsOfAnotherDaemon(t *testing.T) {
 
 // TestKeepSpares fills behind whoever takes one.
 func TestKeepSpares(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		links, l := link.New("ab12", 2), lease("111111111111", "ab12", "10.9.0.5/24")
 		check(t, attach(t, links, l)) // says that some may be missing
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -5,36 +5,18 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
 	"banger/internal/fault"
 	"banger/internal/host/exec"
 	"banger/internal/host/firewall/others"
+	"banger/internal/netnstest"
 )
-
-// inNamespace runs the test in a network namespace of its own. Its thread is never unlocked, so that it ends with the test
-// and nothing else ever runs in the namespace.
-func inNamespace(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace (the test needs root): %v", err)
-			return
-		}
-		test(t)
-	}()
-	<-done
-}
 
 // chains makes tables with chains, as other firewalls do.
 func chains(t *testing.T, family nftables.TableFamily, table string, names ...string) {
@@ -117,7 +99,7 @@ func host(t *testing.T) (*programs, *others.Others) {
 }
 
 func TestOneNamedAcceptInEach(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		p, o := host(t)
 		want := []string{"Docker", "Docker", "ufw", "firewalld"}
 		for _, again := range [][]string{want, nil} { // the second time it is there
@@ -156,7 +138,7 @@ func TestOneNamedAcceptInEach(t *testing.T) {
 }
 
 func TestAHostWithoutOthersRunsNothing(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		p := &programs{}
 		o := others.New("ab12", p, t.TempDir())
 		_, err := o.Ensure(t.Context())
@@ -168,7 +150,7 @@ func TestAHostWithoutOthersRunsNothing(t *testing.T) {
 }
 
 func TestWhatFailsKeepsNothingElseFromIt(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netnstest.In(t, func(t *testing.T) {
 		p, o := host(t)
 		p.fail = "iptables-nft -w 5 -I"
 		added, err := o.Ensure(t.Context())
