@@ -42,6 +42,8 @@ type VM struct {
 	Pending  []string          `json:"pending,omitempty" doc:"keys of the settings that it takes at its next start"`
 	Settings map[string]string `json:"settings,omitempty" doc:"those of features that have no field of their own, by key"`
 
+	Policy *Policy `json:"policy,omitempty" doc:"what it may do on the network, by its settings and else by the instance's"`
+
 	RootBackend string `json:"root_backend,omitempty" doc:"how its root overlay is kept: reflink, dm-snapshot or copy"`
 
 	Restart  string `json:"restart,omitempty" doc:"always or no: whether the daemon starts it again when it is down though nobody stopped it"`

@@ -162,7 +162,7 @@ func (f *fake) create(r api.CreateVM) (op.Operation, error) {
 	v := api.VM{
 		ID: vm.NewID(), Name: r.Name, Owner: os.Geteuid(), State: vm.Running, Labels: r.Labels, Keys: r.AuthorizedKeys, HostKey: f.guest.hostKey,
 		Image: vm.ImageRef{ID: f.images[0].ID, Name: f.images[0].Name}, Spec: vm.Spec{VCPU: max(r.VCPU, 1), Memory: r.Memory},
-		Settings: r.Settings,
+		Settings: r.Settings, Policy: policyOf(r.Settings),
 	}
 	switch r.Name {
 	case "impostor":

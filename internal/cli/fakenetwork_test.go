@@ -8,6 +8,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/fault"
 	"banger/internal/network"
+	"banger/internal/vm"
 )
 
 // explain knows that example.com is let out to, and nothing else.
@@ -38,6 +39,11 @@ func (f *fake) explain(r *http.Request) (any, error) {
 		}
 	}
 	return e, nil
+}
+
+// policyOf is a VM's policy by these settings, of an instance that lets out.
+func policyOf(settings map[string]string) *api.Policy {
+	return api.PolicyOf(network.PolicyOf(vm.VM{Settings: settings}, network.Policy{NAT: true, Egress: network.EgressAll}))
 }
 
 // uninstallNetwork takes away an accept once, while no VM runs.

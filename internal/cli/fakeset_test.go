@@ -8,6 +8,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/fault"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -50,6 +51,11 @@ func (f *fake) set(r *http.Request) (any, error) {
 		if err := setPorts(v, text); err != nil {
 			return nil, err
 		}
+	}
+	if egress := req.Settings[network.SettingEgress]; egress != "" {
+		v.Settings = maps.Clone(v.Settings)
+		v.Settings[network.SettingEgress] = egress
+		v.Policy = policyOf(v.Settings)
 	}
 	o := f.begin("vm.set", string(v.ID), v.Name)
 	v.Pending = nil

@@ -40,13 +40,14 @@ func TestEveryRoute(t *testing.T) {
 		Desired: vm.Running, State: vm.Running, HostKey: "ssh-ed25519 AAAA", PID: 42, Dir: w.layout.VM("1f0c6a2b9d3e"),
 		Logs:    api.Logs{Console: w.layout.ConsoleLog("1f0c6a2b9d3e"), Firecracker: w.layout.FirecrackerLog("1f0c6a2b9d3e")},
 		Created: machine().Created, Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: "always",
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90", "egress": "list", "allow": "example.com"},
+		Policy: &api.Policy{NAT: true, Egress: network.EgressList, Allow: []string{"example.com"}},
 	}
 	trashed := api.Trashed{VM: shown, Deleted: deleted, Expires: deleted.Add(time.Hour)}
 	trashed.Dir = w.layout.Trashed("1f0c6a2b9d3e")
 	short := shown
 	short.Arch, short.Desired, short.MAC, short.HostKey, short.Keys, short.PID, short.Dir = "", "", "", "", nil, 0, ""
-	short.Logs, short.Created, short.Timezone, short.Locale, short.Restart, short.Settings = api.Logs{}, time.Time{}, "", "", "", nil
+	short.Logs, short.Created, short.Timezone, short.Locale, short.Restart, short.Settings, short.Policy = api.Logs{}, time.Time{}, "", "", "", nil, nil
 	brief := manifest()
 	brief.Packages = nil
 	spec := machine().Spec

@@ -11,6 +11,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/fault"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -127,6 +128,7 @@ func (s *server) show(v vm.VM) api.VM {
 	out := api.VM{
 		ID: v.ID, Name: v.Name, Owner: v.Owner, Labels: v.Labels, Arch: v.Arch, Image: v.Image, Spec: v.Spec,
 		RootBackend: string(v.RootBackend), Settings: v.Settings, Pending: v.Pending,
+		Policy:   api.PolicyOf(network.PolicyOf(v, s.Policy)),
 		Timezone: v.Timezone, Locale: v.Locale, Restart: v.Restart.String(),
 		Desired: v.Desired, State: v.State, Reason: v.Reason, MAC: v.Lease.MAC,
 		HostKey: v.Access.HostKey, Keys: v.Access.AuthorizedKeys, Dir: s.Layout.VM(v.ID),

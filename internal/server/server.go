@@ -24,6 +24,7 @@ import (
 	"banger/internal/fault"
 	"banger/internal/image"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/op"
 	"banger/internal/vm"
 )
@@ -97,6 +98,7 @@ type Config struct {
 	Daemon     Daemon
 	Usage      Usage
 	Network    Network
+	Policy     network.Policy // of VMs whose owner says nothing else
 	Layout     vm.Layout
 	Log        *slog.Logger
 }

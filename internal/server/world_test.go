@@ -108,7 +108,8 @@ func (w *world) start() (srv *http.Server, stop func()) {
 	}
 	srv = server.New(server.Config{
 		Verbs: w.verbs, Operations: operations{w.tracker, w.verbs}, Events: w.events, Daemon: w.verbs, Usage: w.verbs, Network: w.verbs, Layout: w.layout,
-		Log: slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Policy: network.Policy{NAT: true, Egress: network.EgressAll},
+		Log:    slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -302,7 +303,7 @@ func machine() vm.VM {
 		Desired: vm.Running, State: vm.Running, Process: &vm.Process{PID: 42},
 		Access:  vm.Access{HostKey: "ssh-ed25519 AAAA", HostKeyPrivate: "SECRET"},
 		Created: time.Unix(1700000000, 0).UTC(), Timezone: "Asia/Tokyo", Locale: "ja_JP.UTF-8", Restart: vm.RestartAlways,
-		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90"},
+		Pending: []string{"vcpu"}, Settings: map[string]string{"colour": "red", "ports": "8080:80,9090:90", "egress": "list", "allow": "example.com"},
 	}
 }
 

@@ -217,7 +217,9 @@ func restoreCheckpoint(ctx context.Context, a *app.App, vm, name string, o check
 		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
 			return c.RestoreCheckpoint(ctx, id, s.Name)
 		},
-		after: func(string) { a.Hint("the disks that it had before are in the trash: banger vm trash list") },
+		after: func(context.Context, *client.Client, string) {
+			a.Hint("the disks that it had before are in the trash: banger vm trash list")
+		},
 	}, o.noWait)
 }
 

@@ -41,8 +41,9 @@ func newCreate(a *app.App) *cobra.Command {
 		Long: `Make a VM from an image, boot it, and show each stage until the guest is ready.
 
 Where a snapshot of a booted guest of this image and size is prepared, the VM goes on from that and
-is there at once; else it is booted, and one is prepared for the next. Without a NAME it gets a readable random one. Ctrl-C leaves the operation running and says how to
-follow it or call it off. What is not given comes from the configuration, then from the daemon.`,
+is there at once; else it is booted, and one is prepared for the next. Without a NAME it gets a
+readable random one. Ctrl-C leaves the operation running and says how to follow it or call it off.
+What is not given comes from the configuration, then from the daemon.`,
 		Example: `  banger vm create dev
   banger vm create --image debian:13 --vcpu 4 --memory 8G --work-disk 50G big
   banger vm create --label project=website --label branch=main
@@ -147,6 +148,9 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	v, err := c.VM(ctx, final.Subject)
 	if err != nil {
 		return err
+	}
+	if len(o.network.allow) > 0 {
+		hintAllow(a, v)
 	}
 	if a.Data() {
 		return a.Print(created{v, final})

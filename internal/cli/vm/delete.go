@@ -85,7 +85,7 @@ func deleteVMs(ctx context.Context, a *app.App, s *selection, names []string, o 
 		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
 			return c.DeleteVM(ctx, id, api.DeleteVM{Force: o.force, Now: o.now})
 		},
-		after: func(id string) { _ = os.Remove(app.KnownHosts(id)) }, // a cache: a file that stays does no harm
+		after: func(_ context.Context, _ *client.Client, id string) { _ = os.Remove(app.KnownHosts(id)) }, // a cache: a file that stays does no harm
 	}, o.noWait)
 	if err == nil && !o.now && len(vms) > 0 {
 		a.Hint("to take it back: banger vm trash restore %s", vms[0].Name)

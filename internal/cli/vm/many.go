@@ -130,7 +130,7 @@ type verb struct {
 	past   string        // "is stopped"
 	wanted []nouns.State // in which there is nothing to do
 	begin  func(ctx context.Context, c *client.Client, id string) (op.Operation, error)
-	after  func(id string) // what follows a success; may be nil
+	after  func(ctx context.Context, c *client.Client, id string) // what follows a success; may be nil
 }
 
 // manner is how a verb is done, by its flags.
@@ -244,7 +244,7 @@ func (v verb) do(ctx context.Context, c *client.Client, t target, out *outcome, 
 		}
 	}
 	if err == nil && v.after != nil {
-		v.after(string(t.vm.ID))
+		v.after(ctx, c, string(t.vm.ID))
 	}
 	return err
 }

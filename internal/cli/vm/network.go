@@ -1,10 +1,13 @@
 package vm
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api"
+	"banger/internal/cli/app"
 	nouns "banger/internal/network"
 )
 
@@ -42,4 +45,37 @@ func (n *networkFlags) settings(into map[string]string) {
 			into[key] = value
 		}
 	}
+}
+
+// hintAllow tells of an allow list that is not in force: whoever wrote it may think that it holds the VM back.
+func hintAllow(a *app.App, v api.VM) {
+	if v.Policy != nil && v.Policy.Egress != nouns.EgressList {
+		a.Hint("egress is %s, so nothing comes of the allow list yet: banger vm set %s --egress list", v.Policy.Egress, v.Name)
+	}
+}
+
+// policyText is what a VM may do on the network, in the words of the flags; a daemon that is older does not tell.
+func policyText(p *api.Policy) string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("egress %s, nat %s, nat6 %s, isolated %s", p.Egress, onOff(p.NAT), onOff(p.NAT6), onOff(p.Isolated))
+}
+
+// allowText is the allow list, where it is in force.
+func allowText(p *api.Policy) string {
+	switch {
+	case p == nil || p.Egress != nouns.EgressList:
+		return ""
+	case len(p.Allow) == 0:
+		return "nothing"
+	}
+	return strings.Join(p.Allow, ", ")
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }

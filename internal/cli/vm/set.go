@@ -37,8 +37,9 @@ func newSet(a *app.App) *cobra.Command {
 		Use:   "set NAME...",
 		Short: "Change VMs: memory, vCPUs, disks, name, labels, network, restart policy",
 		Long: `Change what is asked of VMs, several at once. A VM that runs takes at once what it can: memory up to what it was
-booted with, larger disks, labels, its name, what it may do on the network, the restart policy. The rest waits for its next start, and 'banger vm
-show' says so. Disks never shrink.`,
+booted with, larger disks, labels, its name, what it may do on the network, the restart policy. The rest waits for
+its next start, and 'banger vm show' says so. Disks never shrink. What it may do on the network is left to the
+configuration of the daemon again by --isolated, --nat, --nat6, --egress and --allow default.`,
 		Example: `  banger vm set dev --memory 4G --vcpu 4
   banger vm set dev --work-disk 100G
   banger vm set dev --name website --label project=website --label draft-
@@ -85,6 +86,14 @@ func setVMs(ctx context.Context, a *app.App, s *selection, names []string, o set
 		name: "set", past: "is set",
 		begin: func(ctx context.Context, c *client.Client, id string) (op.Operation, error) {
 			return c.SetVM(ctx, id, r)
+		},
+		after: func(ctx context.Context, c *client.Client, id string) {
+			if o.noWait || len(o.network.allow) == 0 {
+				return
+			}
+			if v, err := c.VM(ctx, id); err == nil { // one that cannot be asked is changed all the same
+				hintAllow(a, v)
+			}
 		},
 	}, o.manner)
 }

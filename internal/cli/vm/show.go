@@ -68,6 +68,8 @@ func show(a *app.App, v api.VM) {
 		term.Text("address"), term.Text(strings.TrimSpace(v.Address+" "+v.Address6)),
 		term.Text("MAC"), term.Text(v.MAC),
 		term.Text("host key"), term.Text(v.HostKey),
+		term.Text("network"), term.Text(policyText(v.Policy)),
+		term.Text("allowed"), term.Text(allowText(v.Policy)),
 		term.Text("ports"), term.Text(strings.ReplaceAll(v.Settings[nouns.SettingPorts], ",", ", ")),
 		term.Text("labels"), term.Text(labelText(v.Labels)),
 		term.Text("owner"), term.Text("uid "+strconv.Itoa(v.Owner)),

@@ -102,7 +102,7 @@ func newTrashRestore(a *app.App) *cobra.Command {
 				begin: func(ctx context.Context, c *client.Client, _ string) (op.Operation, error) {
 					return c.RestoreVM(ctx, args[0], api.RestoreVM{Name: name})
 				},
-				after: func(string) { a.Hint("next: banger vm start %s", back) },
+				after: func(context.Context, *client.Client, string) { a.Hint("next: banger vm start %s", back) },
 			}, false)
 		}),
 	}
