@@ -78,7 +78,7 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 
 // inetChains say where guests get, and who gets to them.
 func (f families) inetChains(tag vm.Tag, group uint16) []chain {
-	ours := tag.Bridge(0)
+	ours, taps := tag.Bridge(0), tag.TAPs()
 	refuse := chain{f.regular(f.inet, "refuse"), [][]expr.Any{
 		rule(ipv4(), nhTo(1, 12, 4), within(setNoted4), log(group)),
 		rule(ipv6(), nhTo(1, 8, 16), within(setNoted6), log(group)),
@@ -134,8 +134,14 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 	postrouting.Type = nftables.ChainTypeNAT
 	return []chain{
 		refuse, services, host, neighbours, from, towards,
-		{f.base(f.inet, "input", nftables.ChainHookInput, beforeOthers), [][]expr.Any{rule(iif(ours), goTo("host"))}},
+		{f.base(f.inet, "input", nftables.ChainHookInput, beforeOthers), [][]expr.Any{
+			// A bridge hands frames to the standard's link-local groups, as LLDP's, to the host as what came by their port, past
+			// its own hooks: whoever sends IP in them means to get around the rules.
+			rule(iif(taps), drop()),
+			rule(iif(ours), goTo("host")),
+		}},
 		{f.base(f.inet, "forward", nftables.ChainHookForward, beforeOthers), [][]expr.Any{
+			rule(iif(taps), drop()),
 			rule(iif(ours), goTo("from")),
 			rule(oif(ours), goTo("towards")),
 		}},

@@ -203,7 +203,7 @@ func (w *world) plug(g network.Guest) {
 	p := newPlace(w.host.t)
 	w.guests[g.TAP] = p
 	wire(w.host, g.TAP, p, "eth0", g.MAC)
-	w.host.check(master(g.TAP, g.Bridge), set("net/ipv6/conf/"+g.TAP+"/disable_ipv6", "1"))
+	w.host.check(master(g.TAP, g.Bridge), set("net/ipv6/conf/"+g.TAP+"/disable_ipv6", "1"), on(g.TAP, netlink.LinkSetARPOff))
 	p.check(
 		address("eth0", g.Address.String()+"/24"), address("eth0", g.Address6.String()+"/64"),
 		route("0.0.0.0/0", gateway), route("::/0", gateway6),

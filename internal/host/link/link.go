@@ -354,6 +354,13 @@ func ensureTAP(name string, master netlink.Link, create func(name string) error)
 	if err := disableIPv6(name); err != nil {
 		return err
 	}
+	// Nor is ARP for the host to hear here, which frames to link-local groups would bring past the bridge: a guest could fill
+	// the table of neighbours that the whole host has.
+	if tap.Attrs().RawFlags&unix.IFF_NOARP == 0 {
+		if err := netlink.LinkSetARPOff(tap); err != nil {
+			return err
+		}
+	}
 	if tap.Attrs().MasterIndex != master.Attrs().Index {
 		if err := netlink.LinkSetMaster(tap, master); err != nil {
 			return err

@@ -117,6 +117,9 @@ func checkUp(t *testing.T, l netlink.Link) {
 	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6"); err == nil && strings.TrimSpace(string(off)) != "1" {
 		t.Errorf("%s hears IPv6", name)
 	}
+	if l.Type() == "tuntap" && l.Attrs().RawFlags&unix.IFF_NOARP == 0 {
+		t.Errorf("%s hears ARP", name)
+	}
 }
 
 // openAsFirecracker opens the TAP with the ioctls that Firecracker 1.12 uses.
