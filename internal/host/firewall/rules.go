@@ -41,10 +41,14 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 		rule(arp, fromTAP(), nhTo(12, 14, 4), in(setAddrs4), accept()),
 		rule(drop()),
 	}}
+	toDHCP := rule(l4(unix.IPPROTO_UDP), th(2, 2), is(0, 67))
+	ofItself := rule(fromTAP(), thTo(12, 36, 6), in(setMACs)) // the client's hardware address
 	ownIPv4 := chain{f.regular(f.bridge, "own_ipv4"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(0, 67), drop()), // a guest gives no leases
+		rule(ip4, toDHCP, ofItself, fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
+		rule(ip4, toDHCP, ofItself, nh(12, 4), is(0, 0, 0, 0), nh(16, 4), is(255, 255, 255, 255), th(0, 2), is(0, 68), accept()),
+		rule(toDHCP, drop()), // it asks for no other guest, whose name it would be told
 		rule(ip4, fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
-		rule(ip4, nh(12, 4), is(0, 0, 0, 0), nh(16, 4), is(255, 255, 255, 255), l4(unix.IPPROTO_UDP), th(0, 4), is(0, 68, 0, 67), accept()),
 		rule(drop()),
 	}}
 	icmpv6 := func(kind byte) []expr.Any { return rule(l4(unix.IPPROTO_ICMPV6), th(0, 1), is(kind)) }
