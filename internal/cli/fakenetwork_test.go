@@ -30,7 +30,7 @@ func (f *fake) explain(r *http.Request) (any, error) {
 	}}
 	if req.Destination != "example.com:443" {
 		e.Passes, e.Hint = false, "banger vm set dev --allow +"+req.Destination
-		e.Steps = []network.Step{{Subject: "name", Detail: "egress is list, and no name of the allow list is it\x1b[2J"}}
+		e.Steps = []network.Step{{Subject: "name", Detail: "egress is list, and the allow list does not have the name\x1b[2J"}}
 	}
 	if req.Probe {
 		e.Probe = &api.Probe{Connected: e.Passes, Took: 12 * time.Millisecond}
@@ -57,7 +57,7 @@ func (f *fake) uninstallNetwork(r *http.Request) (any, error) {
 	}
 	for _, v := range f.vms {
 		if v.State == "running" {
-			return nil, fault.New(fault.InUse, "1 VMs run").WithOp("uninstall network", "").WithHint("stop them first: `banger vm stop --all`")
+			return nil, fault.New(fault.InUse, "VMs run: dev").WithOp("uninstall network", "").WithHint("stop them first: `banger vm stop --all`")
 		}
 	}
 	f.clean = !req.DryRun

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -91,8 +92,8 @@ func TestForward(t *testing.T) {
 	out, in := io.Pipe()
 	var said bytes.Buffer
 	ended := make(chan int, 1)
+	build := buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100}
 	go func() {
-		build := buildinfo.Info{Version: "1.0.0", Commit: "abcdef", Stamp: 100}
 		a := &app.App{IO: &term.IO{In: strings.NewReader(""), Out: in, Err: &said}, Build: build}
 		ended <- cli.Run(ctx, a, []string{"--socket", socket, "vm", "forward", "dev", ":80", "[::1]:0:81"})
 		_ = in.Close()
@@ -103,6 +104,14 @@ func TestForward(t *testing.T) {
 	}
 	if _, err := fmt.Fscanf(out, "%s leads to port 81 of dev\n", &shut); err != nil || !strings.HasPrefix(shut, "[::1]:") {
 		t.Fatal(shut, err)
+	}
+	var why bytes.Buffer
+	a := &app.App{IO: &term.IO{In: strings.NewReader(""), Out: io.Discard, Err: &why}, Build: build}
+	if status := cli.Run(t.Context(), a, []string{"--socket", socket, "vm", "forward", "dev", open + ":80"}); status != 7 {
+		t.Errorf("a port that is taken ends it with %d", status)
+	}
+	if want := fmt.Sprintf("process %d (cli.test) listens there", os.Getpid()); !strings.Contains(why.String(), want) {
+		t.Errorf("it said %s, want %s", why.String(), want)
 	}
 	c, err := net.Dial("tcp", open)
 	if err != nil {

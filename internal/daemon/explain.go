@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"banger/internal/api"
@@ -34,7 +35,7 @@ func (d *Daemon) Explain(ctx context.Context, caller vm.Caller, selector, destin
 			WithHint("such as %s:443", destination)
 	}
 	f := network.Facts{Guest: network.GuestOf(v, d.cfg.Network), Name: to.Name, Address: to.Address, Port: to.Port}
-	if err := d.facts(ctx, &f); err != nil {
+	if err := d.facts(ctx, caller, &f); err != nil {
 		return api.Explanation{}, err
 	}
 	e := api.Explanation{VM: v.Name, Destination: to.String(), Explanation: network.Explain(f)}
@@ -45,7 +46,7 @@ func (d *Daemon) Explain(ctx context.Context, caller vm.Caller, selector, destin
 }
 
 // facts finds out what there is to know.
-func (d *Daemon) facts(ctx context.Context, f *network.Facts) error {
+func (d *Daemon) facts(ctx context.Context, caller vm.Caller, f *network.Facts) error {
 	p := f.Guest.Policy
 	if f.Name != "" {
 		asks := network.IsVM(f.Name) || p.Egress == network.EgressAll || p.Egress == network.EgressList && p.Allow.HasName(f.Name)
@@ -56,6 +57,7 @@ func (d *Daemon) facts(ctx context.Context, f *network.Facts) error {
 		addrs, code := d.names.server.Tell(f.Guest, f.Name)
 		if len(addrs) == 0 {
 			f.Unnamed = "the guest is told no address of it: " + code
+			f.Other = d.named(ctx, caller, f.Name)
 			return nil
 		}
 		f.Address = addrs[0]
@@ -88,6 +90,21 @@ func (d *Daemon) facts(ctx context.Context, f *network.Facts) error {
 	return err
 }
 
+// named is the guest of the caller's that runs and has a name, whoever is told it; nil where there is none.
+func (d *Daemon) named(ctx context.Context, caller vm.Caller, name string) *network.Guest {
+	of, ok := strings.CutSuffix(name, "."+network.Domain)
+	if !ok {
+		return nil
+	}
+	of = of[strings.LastIndex(of, ".")+1:] // api.dev.vm is dev's
+	v, err := d.manager.Find(ctx, caller, of)
+	if err != nil || v.Name != of || v.Process == nil {
+		return nil
+	}
+	g := network.GuestOf(v, d.cfg.Network)
+	return &g
+}
+
 func forwards(a netip.Addr) bool {
 	name := "net/ipv4/ip_forward"
 	if a.Is6() {
@@ -95,6 +112,15 @@ func forwards(a netip.Addr) bool {
 	}
 	value, err := sysctl.Get(name)
 	return err == nil && value != "0"
+}
+
+// reason is what a guest that could not connect says in the end: before it stands where to, which is known.
+func reason(msg string) string {
+	said, ok := strings.CutPrefix(msg, "the guest answered: ")
+	if !ok {
+		return msg
+	}
+	return said[strings.LastIndex(": "+said, ": "):]
 }
 
 // probe has the guest connect.
@@ -109,7 +135,7 @@ func (d *Daemon) probe(ctx context.Context, caller vm.Caller, v vm.VM, to networ
 	conn, err := d.manager.Dial(ctx, caller, string(v.ID), host, int(to.Port))
 	p := &api.Probe{Connected: err == nil, Took: time.Since(begun)}
 	if err != nil {
-		p.Error = fault.From(err).Msg
+		p.Error = reason(fault.From(err).Msg)
 	} else {
 		_ = conn.Close()
 	}

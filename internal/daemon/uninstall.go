@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"banger/internal/fault"
 	"banger/internal/vm"
@@ -19,8 +20,12 @@ func (d *Daemon) UninstallNetwork(ctx context.Context, caller vm.Caller, dryRun 
 	if err != nil {
 		return nil, err
 	}
-	if n := len(guests); n > 0 {
-		return nil, fault.New(fault.InUse, "%d VMs run", n).WithOp("uninstall network", "").
+	if len(guests) > 0 {
+		var names []string
+		for _, g := range guests {
+			names = append(names, g.Name)
+		}
+		return nil, fault.New(fault.InUse, "VMs run: %s", strings.Join(names, ", ")).WithOp("uninstall network", "").
 			WithHint("stop them first: `banger vm stop --all`")
 	}
 	if !dryRun {
@@ -71,7 +76,7 @@ func (g *gate) uninstall(ctx context.Context, dryRun bool) (lines []string, err 
 func settings(names []string) []string {
 	var lines []string
 	for _, name := range names {
-		lines = append(lines, "the kernel's setting "+name)
+		lines = append(lines, "the change of the kernel's setting "+name)
 	}
 	return lines
 }

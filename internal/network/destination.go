@@ -17,7 +17,7 @@ type Destination struct {
 	Port    uint16
 }
 
-// ParseDestination reads HOST, HOST:PORT or a URL.
+// ParseDestination reads HOST, HOST:PORT or a URL. A name of one label is a VM's, as guests look it up.
 func ParseDestination(text string) (Destination, error) {
 	bad := func(msg string) (Destination, error) {
 		return Destination{}, fault.New(fault.Invalid, "%s", msg).WithOp("read destination", text).
@@ -55,6 +55,9 @@ func ParseDestination(text string) (Destination, error) {
 	d.Name = strings.TrimSuffix(strings.ToLower(host), ".")
 	if len(d.Name) > 253 || !namePattern.MatchString(d.Name) {
 		return bad("it is neither a name nor an address")
+	}
+	if !strings.Contains(d.Name, ".") && d.Name != "localhost" {
+		d.Name += "." + Domain
 	}
 	return d, nil
 }

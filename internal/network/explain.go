@@ -18,7 +18,7 @@ type Facts struct {
 	Address netip.Addr
 	Port    uint16
 
-	Other    *Guest    // the guest whose address it is, if it is one's
+	Other    *Guest    // the guest whose address or name it is, if it is one's
 	Route    Route     // of the host to it
 	Learned  time.Time // until when the guest may connect to it because of a name that it was told; zero where it may not
 	By       string    // that name
@@ -88,8 +88,12 @@ func (w *way) named() bool {
 		return true
 	case f.Unnamed == "":
 		return w.pass("name", "", "the guest is told %s", f.Address)
+	case IsVM(f.Name) && f.Guest.Policy.Isolated:
+		return w.isolated(f.Guest)
+	case IsVM(f.Name) && f.Other != nil && f.Other.Policy.Isolated:
+		return w.isolated(*f.Other)
 	case IsVM(f.Name):
-		return w.stop("name", "", "see `banger vm list`: a name is there while its VM runs, and for VMs that are not isolated", "%s", f.Unnamed)
+		return w.stop("name", "", "see `banger vm list`: a VM has a name while it runs", "%s", f.Unnamed)
 	case f.Guest.Policy.Egress == EgressList && !f.Guest.Policy.Allow.HasName(f.Name):
 		return w.stop("name", "", w.set("--allow +"+f.Name), "%s", WhyUnnamed(f.Guest.Policy))
 	case f.Guest.Policy.Egress == EgressNone:
@@ -102,7 +106,7 @@ func (w *way) allowed() bool {
 	f, a := w.f, w.f.Address
 	switch {
 	case Blocked(a):
-		return w.stop("address", "from", "there is no way: reach what it tells through the host", "%s", WhyRefused(f.Guest.Policy, a))
+		return w.stop("address", "from", "nothing does: have the host ask, and hand on what it is told", "%s", WhyRefused(f.Guest.Policy, a))
 	case a == f.Guest.Address || a == f.Guest.Address6:
 		return w.pass("address", "", "it is the guest's own")
 	case a.Is6() && !f.Guest.Address6.IsValid():
@@ -118,10 +122,14 @@ func (w *way) allowed() bool {
 func (w *way) neighbour() bool {
 	for _, g := range []Guest{w.f.Guest, *w.f.Other} {
 		if g.Policy.Isolated {
-			return w.stop("isolation", "neighbours, set isolated", "banger vm set "+g.Name+" --isolated off", "%s is isolated from other VMs", g.Name)
+			return w.isolated(g)
 		}
 	}
 	return w.pass("isolation", "neighbours", "it is %s's, and neither of the two is isolated", w.f.Other.Name)
+}
+
+func (w *way) isolated(g Guest) bool {
+	return w.stop("isolation", "neighbours, set isolated", "banger vm set "+g.Name+" --isolated off", "%s is isolated from other VMs", g.Name)
 }
 
 // services are those of the host that guests may use.
@@ -193,7 +201,11 @@ func (w *way) routed() bool {
 
 func (w *way) forwarded() bool {
 	if !w.f.Forwards {
-		return w.stop("kernel", "", "somebody turned it off: start the VM again, or `sysctl -w net.ipv4.ip_forward=1`", "the host's kernel does not forward packets")
+		setting := "net.ipv4.ip_forward"
+		if w.f.Address.Is6() {
+			setting = "net.ipv6.conf.all.forwarding"
+		}
+		return w.stop("kernel", "", "somebody turned it off: start the VM again, or `sysctl -w "+setting+"=1`", "the host's kernel does not forward packets")
 	}
 	if !w.pass("kernel", "", "the host's kernel forwards packets") {
 		return false

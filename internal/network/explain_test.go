@@ -14,7 +14,7 @@ func TestDestinations(t *testing.T) {
 	for text, want := range map[string]string{
 		"Example.com.": "example.com", "example.com:443": "example.com:443", "203.0.113.7": "203.0.113.7", "203.0.113.7:22": "203.0.113.7:22",
 		"2001:db8::1": "2001:db8::1", "[2001:db8::1]:22": "[2001:db8::1]:22", "[2001:db8::1]": "2001:db8::1", "::ffff:203.0.113.7": "203.0.113.7",
-		"https://example.com/x?y": "example.com:443", "http://203.0.113.7:8080": "203.0.113.7:8080", "dev": "dev", "foo://dev": "dev",
+		"https://example.com/x?y": "example.com:443", "http://203.0.113.7:8080": "203.0.113.7:8080", "dev": "dev.vm", "foo://dev": "dev.vm", "localhost:80": "localhost:80",
 	} {
 		if d, err := network.ParseDestination(text); err != nil || d.String() != want {
 			t.Errorf("%q: got %q, %v, want %q", text, d, err, want)
@@ -78,7 +78,7 @@ func TestExplain(t *testing.T) {
 				f.Guest.Policy.Egress, f.Guest.Policy.Allow = network.EgressList, list
 				f.Name, f.Unnamed, f.Address = "example.org", "NXDOMAIN", netip.Addr{}
 			},
-			"!name: egress is list, and no name of the allow list is it", "banger vm set dev --allow +example.org",
+			"!name: egress is list, and the allow list does not have the name", "banger vm set dev --allow +example.org",
 		},
 		"name in list": {
 			func(f *network.Facts) {
@@ -100,7 +100,7 @@ func TestExplain(t *testing.T) {
 		},
 		"metadata": {
 			func(f *network.Facts) { f.Address = netip.MustParseAddr("169.254.169.254") },
-			"!address: link-local addresses, those of cloud metadata among them, are closed to guests", "there is no way: reach what it tells through the host",
+			"!address: link-local addresses, those of cloud metadata among them, are closed to guests", "nothing does: have the host ask, and hand on what it is told",
 		},
 		"neighbour": {
 			func(f *network.Facts) {
@@ -114,7 +114,20 @@ func TestExplain(t *testing.T) {
 		},
 		"unknown VM": {
 			func(f *network.Facts) { f.Name, f.Unnamed, f.Address = "nobody.vm", "NXDOMAIN", netip.Addr{} },
-			"!name: NXDOMAIN", "see `banger vm list`: a name is there while its VM runs, and for VMs that are not isolated",
+			"!name: NXDOMAIN", "see `banger vm list`: a VM has a name while it runs",
+		},
+		"name, isolated": {
+			func(f *network.Facts) {
+				f.Name, f.Unnamed, f.Address, f.Guest.Policy.Isolated = "other.vm", "NXDOMAIN", netip.Addr{}, true
+			},
+			"!isolation: dev is isolated from other VMs", "banger vm set dev --isolated off",
+		},
+		"name of an isolated one": {
+			func(f *network.Facts) {
+				f.Name, f.Unnamed, f.Address = "other.vm", "NXDOMAIN", netip.Addr{}
+				f.Other = &network.Guest{Name: "other", Policy: network.Policy{Isolated: true}}
+			},
+			"!isolation: other is isolated from other VMs", "banger vm set other --isolated off",
 		},
 		"name nobody knows": {
 			func(f *network.Facts) { f.Name, f.Unnamed, f.Address = "no.example", "NXDOMAIN", netip.Addr{} },

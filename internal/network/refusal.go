@@ -59,7 +59,7 @@ func WhyRefused(p Policy, to netip.Addr) string {
 // WhyUnnamed says, by a guest's policy, why a name was not told.
 func WhyUnnamed(p Policy) string {
 	if p.Egress == EgressList {
-		return "egress is list, and no name of the allow list is it"
+		return "egress is list, and the allow list does not have the name"
 	}
 	return "egress is " + string(p.Egress)
 }

@@ -4,13 +4,17 @@ package procnet
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -134,6 +138,20 @@ func Holders(proc string, sockets []Socket) map[string]Program {
 		}
 	}
 	return found
+}
+
+// Holder says who has a TCP port of this host already.
+func Holder(at netip.AddrPort) string {
+	all, _ := Listening("/proc/net") // a failure leaves the process unnamed
+	same := slices.DeleteFunc(all, func(s Socket) bool {
+		a, b := s.Address.Addr(), at.Addr()
+		return s.Address.Port() != at.Port() || a != b && !a.IsUnspecified() && !b.IsUnspecified()
+	})
+	programs := slices.SortedFunc(maps.Values(Holders("/proc", same)), func(a, b Program) int { return cmp.Compare(a.PID, b.PID) })
+	if len(programs) == 0 {
+		return "another process has that port"
+	}
+	return fmt.Sprintf("process %d (%s) listens there", programs[0].PID, programs[0].Name)
 }
 
 // printable is a name as it can be shown: processes choose their names themselves.

@@ -90,9 +90,9 @@ func verdict(a *app.App, e api.Explanation) error {
 	case e.Probe != nil && e.Probe.Connected, e.Probe == nil && e.Passes:
 		return nil
 	case !e.Passes:
-		a.Hint("%s", e.Hint)
+		a.Hint("hint: %s", e.Hint)
 	default:
-		a.Hint("nothing on this host keeps it from that: does anything listen there, and do those between let it pass?")
+		a.Hint("hint: nothing on this host keeps it from that: does anything listen there, and do those between let it pass?")
 	}
 	return exit.Status(1)
 }

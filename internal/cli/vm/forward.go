@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"banger/internal/cli/term"
 	"banger/internal/client"
 	"banger/internal/fault"
+	"banger/internal/procnet"
 	"banger/internal/relay"
 	nouns "banger/internal/vm"
 )
@@ -112,11 +114,21 @@ func listenHere(ctx context.Context, d nouns.Door) (net.Listener, error) {
 	if err == nil {
 		return l, nil
 	}
-	if e, ok := errors.AsType[*net.OpError](err); ok {
-		err = e.Err // the address is said already
+	return nil, notHere(d, err).WithOp("listen on", d.Listen.String())
+}
+
+// notHere says why a port of this machine cannot be had.
+func notHere(d nouns.Door, err error) *fault.Error {
+	hint := fmt.Sprintf("choose another local port, or `:%d` for one that is free", d.Port)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fault.New(fault.InUse, "%s", procnet.Holder(d.Listen)).WithHint("%s", hint)
+	case errors.Is(err, syscall.EACCES):
+		return fault.New(fault.Forbidden, "only root may listen on ports as low as this").WithHint("%s", hint)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fault.New(fault.Unavailable, "this machine has no address %s", d.Listen.Addr()).WithHint("`ip address` shows those that it has")
 	}
-	return nil, fault.New(fault.InUse, "%w", err).WithOp("listen on", d.Listen.String()).
-		WithHint("choose another local port, or `:%d` for one that is free", d.Port)
+	return fault.New(fault.Unavailable, "%w", err).WithHint("%s", hint)
 }
 
 func tellForward(a *app.App, v api.VM, d nouns.Door, at string) error {

@@ -3,10 +3,8 @@
 package door
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -242,7 +240,7 @@ func refused(d vm.Door, err error) error {
 	at := d.Listen.String()
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fault.New(fault.InUse, "%s", holder(d.Listen)).WithOp("listen on", at).
+		return fault.New(fault.InUse, "%s", procnet.Holder(d.Listen)).WithOp("listen on", at).
 			WithHint("choose another host port, or `:%d` for one that is free", d.Port)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fault.New(fault.Unavailable, "this host has no address %s", d.Listen.Addr()).WithOp("listen on", at).
@@ -250,20 +248,6 @@ func refused(d vm.Door, err error) error {
 	default:
 		return fault.System(err, "listen on", at)
 	}
-}
-
-// holder says who has a port already.
-func holder(at netip.AddrPort) string {
-	all, _ := procnet.Listening("/proc/net") // a failure leaves the process unnamed
-	same := slices.DeleteFunc(all, func(s procnet.Socket) bool {
-		a, b := s.Address.Addr(), at.Addr()
-		return s.Address.Port() != at.Port() || a != b && !a.IsUnspecified() && !b.IsUnspecified()
-	})
-	programs := slices.SortedFunc(maps.Values(procnet.Holders("/proc", same)), func(a, b procnet.Program) int { return cmp.Compare(a.PID, b.PID) })
-	if len(programs) == 0 {
-		return "another process has that port"
-	}
-	return fmt.Sprintf("process %d (%s) listens there", programs[0].PID, programs[0].Name)
 }
 
 func (ds *Doors) accept(id vm.ID, h *house, o *open) {

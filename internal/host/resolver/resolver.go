@@ -38,7 +38,7 @@ type Host struct {
 // Steps says what Apply does.
 func (h Host) Steps(w Wiring, server netip.AddrPort) []string {
 	if w.Kind == Resolved {
-		return []string{fmt.Sprintf("systemd-resolved asks %s for names below %s, while one of the bridges %s is there", server, network.Domain, h.Tag.Bridge(0))}
+		return []string{fmt.Sprintf("systemd-resolved asks %s for names below %s, while a bridge %s is there", server, network.Domain, h.Tag.Bridge(0))}
 	}
 	return []string{
 		fmt.Sprintf("write %s: %s", h.file(), rule(server)),
@@ -49,7 +49,7 @@ func (h Host) Steps(w Wiring, server netip.AddrPort) []string {
 // UndoSteps says what Undo does.
 func (h Host) UndoSteps(w Wiring) []string {
 	if w.Kind == Resolved {
-		return []string{"systemd-resolved forgets what it was told of the bridges " + h.Tag.Bridge(0)}
+		return []string{"systemd-resolved forgets what it was told of bridges " + h.Tag.Bridge(0)}
 	}
 	steps := []string{"remove " + h.file(), "NetworkManager starts its dnsmasq anew"}
 	if w.MadeDir {

@@ -128,7 +128,7 @@ func TestSteps(t *testing.T) {
 	h := Host{Root: "/", Tag: "ab12"}
 	server := netip.MustParseAddrPort("[::1]:42069")
 	for kind, want := range map[Kind]string{
-		Resolved:       "systemd-resolved asks [::1]:42069 for names below vm, while one of the bridges banger-ab12 is there; systemd-resolved forgets what it was told of the bridges banger-ab12",
+		Resolved:       "systemd-resolved asks [::1]:42069 for names below vm, while a bridge banger-ab12 is there; systemd-resolved forgets what it was told of bridges banger-ab12",
 		NetworkManager: "write /etc/NetworkManager/dnsmasq.d/banger-ab12.conf: server=/vm/::1#42069; NetworkManager starts its dnsmasq anew; remove /etc/NetworkManager/dnsmasq.d/banger-ab12.conf and its directory; NetworkManager starts its dnsmasq anew",
 	} {
 		w := Wiring{Kind: kind, MadeDir: true}

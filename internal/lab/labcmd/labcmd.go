@@ -35,7 +35,7 @@ func Main(args []string) int {
 		Short: "The project's own test host: a Debian VM under emulation in which KVM is real",
 		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(build(), run(), shell(), guest(), requirements(), kvmCheck(), firecracker(), tinyRoot(), images(), e2e(), testscript(), inGuest(), benchCreate(), measureCreate(), benchFleet(), measureFleet(), benchLifecycle(), measureLifecycle(), benchNetwork(), benchDNS())
+	root.AddCommand(build(), run(), shell(), guest(), requirements(), kvmCheck(), firecracker(), tinyRoot(), images(), e2e(), testscript(), inGuest(), refusals(), benchCreate(), measureCreate(), benchFleet(), measureFleet(), benchLifecycle(), measureLifecycle(), benchNetwork(), benchDNS())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var status exitError

@@ -38,6 +38,7 @@ func commands(ctx context.Context, host Host) map[string]command {
 		"snapshot-host": h.snapshot,
 		"same-host":     h.same,
 		"crash-points":  h.crashPoints,
+		"fake-internet": fakeInternet(ctx),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"banger/internal/fault"
 	"banger/internal/host/exec"
@@ -26,6 +27,8 @@ type Others struct {
 	root string // of the host's files
 	name string // of the accepts
 	all  []place
+
+	mu sync.Mutex // two that look at once would both add what is missing
 }
 
 // New returns those of the host whose files are below root. The programs that change them are run by run.
@@ -98,6 +101,8 @@ func (o *Others) Remove(ctx context.Context) (removed []string, err error) {
 
 // each does something about each firewall that is there, and goes on after one that fails.
 func (o *Others) each(ctx context.Context, do func(p place, has, of int) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	var errs []error
 	for _, p := range o.all {
 		has, of, err := p.look(ctx)

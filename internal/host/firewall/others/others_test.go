@@ -5,8 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -135,6 +138,48 @@ func TestOneNamedAcceptInEach(t *testing.T) {
 			}
 		}
 	})
+}
+
+// oneAtATime has the programs say when two run at once.
+type oneAtATime struct {
+	*programs
+	t    *testing.T
+	busy atomic.Bool
+}
+
+func (p *oneAtATime) Run(ctx context.Context, c exec.Command) (exec.Result, error) {
+	if p.busy.Swap(true) {
+		p.t.Errorf("%q is run while another is", c.Argv)
+	}
+	for range 100 {
+		runtime.Gosched() // the others get their chance
+	}
+	defer p.busy.Store(false)
+	return p.programs.Run(ctx, c)
+}
+
+func TestSeveralAtOnceAddOnce(t *testing.T) {
+	root := t.TempDir()
+	names := filepath.Join(root, "proc/net/ip_tables_names") // of the older kind, which every thread finds
+	if err := errors.Join(os.MkdirAll(filepath.Dir(names), 0o755), os.WriteFile(names, []byte("filter\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p := &oneAtATime{programs: &programs{rules: map[string][]string{}}, t: t}
+	o := others.New("ab12", p, root)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := o.Ensure(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for program, rules := range p.rules {
+		if len(rules) != 2 {
+			t.Errorf("%s has %q", program, rules)
+		}
+	}
 }
 
 func TestAHostWithoutOthersRunsNothing(t *testing.T) {
