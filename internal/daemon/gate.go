@@ -212,6 +212,8 @@ func (g *gate) look(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		g.log.Error("look after the firewall", "error", err)
 	}
+	g.whole.RLock()
+	defer g.whole.RUnlock()
 	if guests, err := g.tables.Guests(ctx); err == nil && len(guests) > 0 {
 		g.pass(ctx)
 	}

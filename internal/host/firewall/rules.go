@@ -126,7 +126,7 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 	}}
 	from := chain{f.regular(f.inet, "from"), [][]expr.Any{
 		rule(ipv4(), nh(16, 2), is(169, 254), goTo("refuse")), // what a cloud tells of its host, before all else
-		rule(replies(), accept()),
+		rule(state(expr.CtStateBitESTABLISHED), accept()),     // and not what is related: an error may be about another's connection
 		rule(oif(ours), goTo("neighbours")),
 		rule(ipv6(), nh(24, 16), masked(first(16, 0xff, 0xc0)...), is(first(16, 0xfe, 0x80)...), goTo("refuse")),
 		rule(state(expr.CtStateBitINVALID), drop()),                  // it would leave with the guest's own address
