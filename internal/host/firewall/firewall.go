@@ -102,7 +102,7 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		}
 		return f.relearn(c, before, next, now)
 	})
-	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
+	if err == nil && len(before) > 0 { // also where nothing is new: the last time may not have come so far
 		err = f.forget(next)
 	}
 	return f.explain("set firewall of", g.TAP, err)

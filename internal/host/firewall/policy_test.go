@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -319,6 +320,16 @@ func TestLearn(t *testing.T) {
 		}
 	}
 	w.expect(t, one.TAP, map[string]time.Duration{server: time.Hour, server2: time.Hour})
+
+	// Who asks again and again makes no transaction each time.
+	before := w.learned(one.TAP)
+	for range 3 {
+		learn("www.example.com", server, time.Hour)
+		learn("a.example.com", server2, time.Hour)
+	}
+	if now := w.learned(one.TAP); !slices.Equal(now, before) {
+		t.Errorf("%v became %v", before, now)
+	}
 
 	// Another daemon takes over.
 	w.fw = firewall.New(tag)
