@@ -332,6 +332,9 @@ func (f *fake) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/vms/{vm}/logs", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
+		if q.Get("source") == "network" && r.PathValue("vm") == "agent" {
+			fmt.Fprintln(w, `{"time":"2026-01-02T03:04:05Z","protocol":"tcp","destination":"203.0.113.7","port":22,"why":"egress is none"}`)
+		}
 		if source := q.Get("source"); source != "console" {
 			fmt.Fprintf(w, "%s tail %s since %s\x1b[2J\n", source, q.Get("tail"), q.Get("since"))
 			return

@@ -20,7 +20,7 @@ func (f *fake) setUpDNS(r *http.Request) (any, error) {
 	}
 	proof := api.DNSProof{Name: "dev.vm", Address: "172.30.0.2"}
 	if f.dns.Wiring == "" {
-		proof.Error = fault.New(fault.Unavailable, "it is said to be at []").WithOp("resolve", "dev.vm").WithHint("see systemd-resolved's log")
+		proof.Error = fault.New(fault.Unavailable, "the host's resolver has no address of it").WithOp("resolve", "dev.vm").WithHint("see systemd-resolved's log")
 	}
 	f.dns = api.DNS{Server: "127.0.0.1:42069", Wiring: "systemd-resolved", Proof: &proof}
 	done.DNS = f.dns

@@ -78,6 +78,7 @@ type Daemon struct {
 	links     *link.Links
 	doors     *door.Doors
 	gate      *gate
+	noting    sync.Mutex // held to add to a VM's network log
 	names     *names
 	dirs      vmdir.Dirs
 	driver    *firecracker.Driver
@@ -148,14 +149,15 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 	// Before that: what is taken back must find the rules that are wanted, also where they are of another build.
-	if guests, err := d.guests(ctx); err != nil {
+	guests, err := d.guests(ctx)
+	if err != nil {
 		return err
-	} else if err := d.gate.tables.Rebuild(ctx, guests); err != nil {
-		d.log.Error("make the firewall anew", "error", err)
 	}
+	d.gate.begin(ctx, guests)
 	if err := d.manager.Recover(ctx); err != nil {
 		return err
 	}
+	d.gate.tidy(ctx)
 	if err := errors.Join(d.images.Clean(), d.kernels.Clean(), d.dirs.SweepGoing()); err != nil {
 		d.log.Warn("remove leftovers", "error", err)
 	}

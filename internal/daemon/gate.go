@@ -34,15 +34,15 @@ type gate struct {
 	fit    bool // the kernel has what the tables need
 	passes bool // others' firewalls have been asked
 
-	passing sync.Mutex // one at a time, or both find that an accept is missing
+	whole   sync.RWMutex // written to where all of it is taken away, read where a guest needs it
+	passing sync.Mutex   // one at a time, or both find that an accept is missing
 }
 
 // Guard implements nic.Gate.
 func (g *gate) Guard(ctx context.Context, guest network.Guest) error {
-	p := guest.Policy
-	// Guests of different bridges reach each other through the host.
-	out := p.Egress != network.EgressNone
-	if err := g.forwarding.Need(ctx, p.NAT && out || !p.Isolated, p.NAT6 && out); err != nil {
+	g.whole.RLock()
+	defer g.whole.RUnlock()
+	if err := g.need(ctx, guest.Policy); err != nil {
 		return err
 	}
 	if err := g.tables.Put(ctx, guest); err != nil {
@@ -56,6 +56,37 @@ func (g *gate) Guard(ctx context.Context, guest network.Guest) error {
 		g.pass(ctx)
 	}
 	return nil
+}
+
+// need has the kernel forward what a guest of this policy sends.
+func (g *gate) need(ctx context.Context, p network.Policy) error {
+	// Guests of different bridges reach each other through the host.
+	out := p.Egress != network.EgressNone
+	return g.forwarding.Need(ctx, p.NAT && out || !p.Isolated, p.NAT6 && out)
+}
+
+// begin has the gate be as these guests need it, who run already: those of a daemon before this one, which may have been
+// of another build. Where there are none it is left until nothing of an interrupted start is there any more, since a guest
+// without rules may be behind a TAP that is.
+func (g *gate) begin(ctx context.Context, guests []network.Guest) {
+	if len(guests) == 0 {
+		return
+	}
+	for _, guest := range guests {
+		if err := g.need(ctx, guest.Policy); err != nil {
+			g.log.Error("have packets of VMs forwarded", "vm", guest.Name, "error", err)
+		}
+	}
+	if err := g.tables.Rebuild(ctx, guests); err != nil {
+		g.log.Error("make the firewall anew", "error", err)
+	}
+}
+
+// tidy removes tables that no guest needs.
+func (g *gate) tidy(ctx context.Context) {
+	if err := g.tables.Remove(ctx); err != nil && !fault.Is(err, fault.InUse) {
+		g.log.Error("remove the firewall", "error", err)
+	}
 }
 
 // Unguard implements nic.Gate.
@@ -181,6 +212,8 @@ func (g *gate) look(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		g.log.Error("look after the firewall", "error", err)
 	}
+	g.whole.RLock()
+	defer g.whole.RUnlock()
 	if guests, err := g.tables.Guests(ctx); err == nil && len(guests) > 0 {
 		g.pass(ctx)
 	}
@@ -228,7 +261,9 @@ func (d *Daemon) refusedName(g network.Guest, name string) {
 func (d *Daemon) noteRefusal(id vm.ID, r network.Refusal) {
 	line, err := json.Marshal(r)
 	if err == nil {
+		d.noting.Lock() // or two find that it is full, and the one that is set aside is lost
 		err = drain.Append(d.layout.NetworkLog(id), line)
+		d.noting.Unlock()
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the VM has gone meanwhile
 		d.log.Warn("note what a guest was refused", "id", id, "error", err)

@@ -62,6 +62,11 @@ func (g *gate) uninstall(ctx context.Context, dryRun bool) (lines []string, err 
 		changed, err := g.forwarding.Changed(ctx, docker)
 		return append(lines, settings(changed)...), err
 	}
+	g.whole.Lock()
+	defer g.whole.Unlock()
+	if err := g.tables.Remove(ctx); err != nil { // a VM may have started meanwhile
+		return nil, err
+	}
 	g.mu.Lock()
 	g.passes = false
 	g.mu.Unlock()
@@ -70,7 +75,7 @@ func (g *gate) uninstall(ctx context.Context, dryRun bool) (lines []string, err 
 	_, err = g.others.Remove(ctx)
 	// Docker sets it when it starts, and never looks again.
 	restored, failed := g.forwarding.Restore(ctx, docker)
-	return append(lines, settings(restored)...), errors.Join(err, failed, g.tables.Remove(ctx))
+	return append(lines, settings(restored)...), errors.Join(err, failed)
 }
 
 func settings(names []string) []string {

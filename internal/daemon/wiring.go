@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,6 +112,18 @@ func (w *wiring) look(ctx context.Context, vms []vm.VM) (api.DNS, error) {
 	return out, nil
 }
 
+// elsewhere says where a name leads that leads to no VM.
+func elsewhere(got []netip.Addr) *fault.Error {
+	if len(got) == 0 {
+		return fault.New(fault.Unavailable, "the host's resolver has no address of it")
+	}
+	texts := make([]string, len(got))
+	for i, a := range got {
+		texts[i] = a.String()
+	}
+	return fault.New(fault.Unavailable, "the host's resolver has it at %s", strings.Join(texts, ", "))
+}
+
 // prove asks for a VM that runs, as the host's programs do; nil where none runs. What was wired a moment ago may take one more.
 func (w *wiring) prove(ctx context.Context, is resolver.Wiring, vms []vm.VM) *api.DNSProof {
 	i := slices.IndexFunc(vms, func(v vm.VM) bool { return v.State == vm.Running })
@@ -128,7 +141,8 @@ func (w *wiring) prove(ctx context.Context, is resolver.Wiring, vms []vm.VM) *ap
 			return p
 		}
 		if err == nil {
-			err = fault.New(fault.Unavailable, "it is said to be at %v", got).WithOp("resolve", p.Name)
+			err = elsewhere(got).WithOp("resolve", p.Name).
+				WithHint("see what %s logs: journalctl -u %s; `banger dns undo` and `banger dns setup` tell it anew", is.Kind, is.Kind)
 		}
 		if p.Error == nil || ctx.Err() == nil {
 			p.Error = fault.From(err)

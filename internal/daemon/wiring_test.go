@@ -58,3 +58,13 @@ func TestSettingUpNamesOnAHostWithoutAResolver(t *testing.T) {
 		t.Errorf("%+v, %v", done, err)
 	}
 }
+
+func TestWhereANameLeadsInstead(t *testing.T) {
+	if got := elsewhere(nil).Msg; got != "the host's resolver has no address of it" {
+		t.Error(got)
+	}
+	one, two := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::1")
+	if got := elsewhere([]netip.Addr{one, two}).Msg; got != "the host's resolver has it at 203.0.113.7, 2001:db8::1" {
+		t.Error(got)
+	}
+}

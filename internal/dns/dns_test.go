@@ -361,6 +361,19 @@ func TestAGuestTakesNotAllPlaces(t *testing.T) {
 	}
 }
 
+func TestAGuestThatAsksTooMuchWaits(t *testing.T) {
+	s := New(Config{})
+	from, other := netip.MustParseAddr(dev), netip.MustParseAddr(shut)
+	for range maxAsked {
+		if !s.admit(from, 7) {
+			t.Fatal("not admitted")
+		}
+	}
+	if s.admit(from, 7) || !s.admit(other, 7) || !s.admit(from, 8) {
+		t.Error("another guest waits too, or longer than a second, or it does not wait")
+	}
+}
+
 func TestRefusedNamesAreToldOfInMeasure(t *testing.T) {
 	s := newWorld(t)
 	from, told := netip.MustParseAddr(listed), 0

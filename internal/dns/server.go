@@ -54,6 +54,8 @@ type Server struct {
 	mu      sync.Mutex
 	waiting map[netip.Addr]int // of them, how many are whose
 	told    map[netip.Addr]telling
+	second  int64              // in which asked counts
+	asked   map[netip.Addr]int // queries
 }
 
 // telling is what Refused was told of a guest in a second.
@@ -65,6 +67,7 @@ type telling struct {
 
 // Bounds. A guest alone cannot take all there is.
 const (
+	maxAsked       = 1000 // queries of a guest, each second
 	maxWaiting     = 512
 	maxWaitingEach = 64
 	maxTold        = 20  // refused names of a guest, each second
@@ -79,7 +82,7 @@ const maxPacket = 4096
 
 // New makes a server that answers nowhere yet.
 func New(cfg Config) *Server {
-	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}, told: map[netip.Addr]telling{}}
+	s := &Server{Config: cfg, room: make(chan struct{}, maxWaiting), waiting: map[netip.Addr]int{}, told: map[netip.Addr]telling{}, asked: map[netip.Addr]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -124,6 +127,9 @@ func (s *Server) readUDP(c UDP, f face, wg *sync.WaitGroup) {
 			continue
 		}
 		q := query{face: f, from: from.Addr().Unmap().WithZone("")}
+		if f.guests && !s.admit(q.from, time.Now().Unix()) {
+			continue // who asks so much asks again
+		}
 		r, later := s.respond(in[:n], &q)
 		if later != nil {
 			wg.Go(func() { send(c, later(), from, nil) })
@@ -247,6 +253,9 @@ func (t *tcp) serve(c net.Conn, from netip.Addr) {
 		if _, err := io.ReadFull(c, packet); err != nil {
 			return
 		}
+		if t.f.guests && !t.server.admit(from, time.Now().Unix()) {
+			return
+		}
 		r, later := t.server.respond(packet, &query{face: t.f, from: from})
 		if later != nil {
 			r = later()
@@ -262,6 +271,18 @@ func (t *tcp) serve(c net.Conn, from netip.Addr) {
 			return
 		}
 	}
+}
+
+// admit counts a query of a guest's, and reports whether it is one of those that are answered.
+func (s *Server) admit(from netip.Addr, second int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.second != second {
+		clear(s.asked)
+		s.second = second
+	}
+	s.asked[from]++
+	return s.asked[from] <= maxAsked
 }
 
 // enter takes a place among the queries that wait for the host's resolvers; false where there is none.

@@ -53,10 +53,13 @@ func ParseDestination(text string) (Destination, error) {
 		return d, nil
 	}
 	d.Name = strings.TrimSuffix(strings.ToLower(host), ".")
+	if d.Name == "localhost" {
+		return Destination{Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: d.Port}, nil
+	}
 	if len(d.Name) > 253 || !namePattern.MatchString(d.Name) {
 		return bad("it is neither a name nor an address")
 	}
-	if !strings.Contains(d.Name, ".") && d.Name != "localhost" {
+	if !strings.Contains(d.Name, ".") {
 		d.Name += "." + Domain
 	}
 	return d, nil

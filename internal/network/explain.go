@@ -107,7 +107,7 @@ func (w *way) allowed() bool {
 	switch {
 	case Blocked(a):
 		return w.stop("address", "from", "nothing does: have the host ask, and hand on what it is told", "%s", WhyRefused(f.Guest.Policy, a))
-	case a == f.Guest.Address || a == f.Guest.Address6:
+	case a == f.Guest.Address, a == f.Guest.Address6, a.IsLoopback():
 		return w.pass("address", "", "it is the guest's own")
 	case a.Is6() && !f.Guest.Address6.IsValid():
 		return w.stop("address", "", "stop and start the VM, which gives it one", "the guest has no IPv6 address")

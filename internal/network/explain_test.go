@@ -14,7 +14,7 @@ func TestDestinations(t *testing.T) {
 	for text, want := range map[string]string{
 		"Example.com.": "example.com", "example.com:443": "example.com:443", "203.0.113.7": "203.0.113.7", "203.0.113.7:22": "203.0.113.7:22",
 		"2001:db8::1": "2001:db8::1", "[2001:db8::1]:22": "[2001:db8::1]:22", "[2001:db8::1]": "2001:db8::1", "::ffff:203.0.113.7": "203.0.113.7",
-		"https://example.com/x?y": "example.com:443", "http://203.0.113.7:8080": "203.0.113.7:8080", "dev": "dev.vm", "foo://dev": "dev.vm", "localhost:80": "localhost:80",
+		"https://example.com/x?y": "example.com:443", "http://203.0.113.7:8080": "203.0.113.7:8080", "dev": "dev.vm", "foo://dev": "dev.vm", "localhost:80": "127.0.0.1:80",
 	} {
 		if d, err := network.ParseDestination(text); err != nil || d.String() != want {
 			t.Errorf("%q: got %q, %v, want %q", text, d, err, want)
@@ -101,6 +101,10 @@ func TestExplain(t *testing.T) {
 		"metadata": {
 			func(f *network.Facts) { f.Address = netip.MustParseAddr("169.254.169.254") },
 			"!address: link-local addresses, those of cloud metadata among them, are closed to guests", "nothing does: have the host ask, and hand on what it is told",
+		},
+		"loopback": {
+			func(f *network.Facts) { f.Address, f.Route.Local = netip.MustParseAddr("127.0.0.1"), true },
+			"address: it is the guest's own", "",
 		},
 		"neighbour": {
 			func(f *network.Facts) {

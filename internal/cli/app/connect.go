@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -97,6 +98,9 @@ func start(ctx context.Context, c *client.Client, socket string) error {
 func Unreachable(socket string, err error) error {
 	switch {
 	case client.Absent(err):
+		if e, ok := errors.AsType[*net.OpError](err); ok {
+			err = e.Err // the socket is said already
+		}
 		return fault.New(fault.Unavailable, "no daemon answers: %w", err).WithOp("connect to", socket).
 			WithHint("run `sudo banger setup` once, which installs and starts it")
 	case errors.Is(err, fs.ErrPermission):

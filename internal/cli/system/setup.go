@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -97,7 +98,11 @@ func nothingRuns(ctx context.Context, a *app.App, dryRun bool) error {
 		return nil //nolint:nilerr // no daemon: then none of its VMs can be stopped by it either
 	}
 	if n := status.VMs["running"]; n > 0 {
-		return fault.New(fault.InUse, "%d VMs run", n).WithOp("remove banger", "").WithHint("stop them first: `banger vm list`, `banger vm stop NAME...`")
+		run := "1 VM runs"
+		if n > 1 {
+			run = strconv.Itoa(n) + " VMs run"
+		}
+		return fault.New(fault.InUse, "%s", run).WithOp("remove banger", "").WithHint("stop them first: `banger vm list`, `banger vm stop NAME...`")
 	}
 	lines, err := c.UninstallNetwork(ctx, api.UninstallNetwork{DryRun: dryRun})
 	if err != nil && !fault.Is(err, fault.NotFound) { // a daemon of before knows of none

@@ -54,6 +54,10 @@ func status(a *app.App, s api.Status) {
 	if s.Firecracker == "" {
 		firecracker = term.Cell{Text: "not found; see banger doctor", Style: p.Red}
 	}
+	bridge := term.Text(strings.TrimSpace(s.Bridge + " " + s.Subnet + " " + s.Subnet6))
+	if s.Subnet == "" {
+		bridge = term.Cell{Text: "no subnet; see banger doctor", Style: p.Red}
+	}
 	running := make([]string, len(s.Operations))
 	for i, o := range s.Operations {
 		running[i] = fmt.Sprintf("%s %s %s", o.ID, o.Kind, o.Name)
@@ -65,7 +69,7 @@ func status(a *app.App, s api.Status) {
 		term.Text("images"), term.Text(strconv.Itoa(s.Images)),
 		term.Text("operations"), term.Text(strings.Join(running, ", ")),
 		term.Text("firecracker"), firecracker,
-		term.Text("bridge"), term.Text(strings.TrimSpace(s.Bridge+" "+s.Subnet+" "+s.Subnet6)),
+		term.Text("bridge"), bridge,
 		term.Text("listeners"), listeners(p, s.Listeners),
 		term.Text("spare TAPs"), term.Text(spareTAPs(s.SpareTAPs)),
 		term.Text("instance"), term.Text(string(s.Instance)),

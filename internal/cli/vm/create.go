@@ -149,9 +149,6 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	if len(o.network.allow) > 0 {
-		hintAllow(a, v)
-	}
 	if a.Data() {
 		return a.Print(created{v, final})
 	}
@@ -159,6 +156,9 @@ func create(ctx context.Context, a *app.App, o createOptions) error {
 	fmt.Fprintf(a.IO.Out, "%s is running (%s)\n", p.Bold(term.Escape(v.Name)), term.Duration(final.Ended.Sub(final.Created)))
 	for _, d := range doorsOf(v) {
 		fmt.Fprintf(a.IO.Out, "%s leads to its port %d\n", d.Listen, d.Port)
+	}
+	if len(o.network.allow) > 0 {
+		hintAllow(a, v)
 	}
 	fmt.Fprintf(a.IO.Out, "next: %s\n", p.Cyan(term.Escape(sshconfig.Login(a, v.Name))))
 	return nil

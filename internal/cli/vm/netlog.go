@@ -56,6 +56,9 @@ func netLog(ctx context.Context, a *app.App, name string, q client.LogQuery) err
 		return err
 	}
 	defer log.Close()
+	if q.Follow {
+		a.Hint("what is refused from now on is shown as it happens; Ctrl-C ends it")
+	}
 	lines, any := bufio.NewScanner(log), false
 	for lines.Scan() {
 		var r network.Refusal

@@ -102,7 +102,7 @@ func (f *Firewall) Put(ctx context.Context, g network.Guest) error {
 		}
 		return f.relearn(c, before, next, now)
 	})
-	if err == nil && len(before) > 0 && len(gone)+len(come) > 0 {
+	if err == nil && len(before) > 0 { // also where nothing is new: the last time may not have come so far
 		err = f.forget(next)
 	}
 	return f.explain("set firewall of", g.TAP, err)
@@ -200,12 +200,16 @@ func (f *Firewall) Ensure(ctx context.Context) (mended bool, err error) {
 	return mended && err == nil, f.explain("check firewall", f.name, err)
 }
 
-// Remove removes both tables. Gone is success.
+// Remove removes both tables, also those of another process, unless a guest is to be in them: that is fault.InUse. Gone is
+// success.
 func (f *Firewall) Remove(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if n := len(f.guests); n > 0 {
+		return fault.New(fault.InUse, "%d VMs run", n).WithOp("remove firewall", f.name).WithHint("stop them first: `banger vm stop --all`")
 	}
 	return f.explain("remove firewall", f.name, f.removeTables())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/fault"
 	"banger/internal/host/firewall"
 	"banger/internal/network"
 )
@@ -210,6 +211,12 @@ func TestTheRulesAreOfConstantNumber(t *testing.T) {
 	if d := cmp.Diff(lonely, w.tables(), cmp.AllowUnexported(part{})); d != "" {
 		t.Errorf("after the others have gone (-before +after):\n%s", d)
 	}
+	w.at(func() error {
+		if err := w.fw.Remove(t.Context()); !fault.Is(err, fault.InUse) {
+			t.Errorf("removed while a guest is there: %v", err)
+		}
+		return nil
+	})
 	w.at(func() error { return w.fw.Drop(t.Context(), three.TAP) })
 	if left := w.tables(); len(left) > 0 {
 		t.Errorf("without guests there are %v", left)

@@ -64,6 +64,11 @@ func udp(from, to uint16, payload ...[]byte) []byte {
 	return append(append(h, 0, 0), body...)
 }
 
+// dhcp is a request of the client with this MAC, as far as the rules read it.
+func dhcp(client net.HardwareAddr) []byte {
+	return udp(68, 67, []byte{1, 1, 6, 0}, make([]byte, 24), client, make([]byte, 202))
+}
+
 func arp(op byte, sha net.HardwareAddr, spa netip.Addr, tpa netip.Addr) []byte {
 	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, op}, sha, spa.AsSlice(), make([]byte, 6), tpa.AsSlice())
 }
@@ -151,9 +156,14 @@ func TestFrames(t *testing.T) {
 		{"of another address", frame(all, mac, ip4, packet4(other4, everyone, unix.IPPROTO_UDP, udp(9, 9))), false},
 		{"of the gateway's address", frame(all, mac, ip4, packet4(one.Gateway, everyone, unix.IPPROTO_UDP, udp(9, 9))), false},
 		{"of the other guest's address", frame(all, mac, ip4, packet4(two.Address, everyone, unix.IPPROTO_UDP, udp(9, 9))), false},
-		{"DHCP discover", frame(all, mac, ip4, packet4(zero, everyone, unix.IPPROTO_UDP, udp(68, 67))), true},
+		{"DHCP discover", frame(all, mac, ip4, packet4(zero, everyone, unix.IPPROTO_UDP, dhcp(mac))), true},
+		{"DHCP renewal", frame(all, mac, ip4, packet4(one.Address, everyone, unix.IPPROTO_UDP, dhcp(mac))), true},
+		{"DHCP renewal of another address", frame(all, mac, ip4, packet4(other4, everyone, unix.IPPROTO_UDP, dhcp(mac))), false},
+		{"DHCP discover of another", frame(all, mac, ip4, packet4(zero, everyone, unix.IPPROTO_UDP, dhcp(theirs))), false},
+		{"DHCP renewal of another", frame(all, mac, ip4, packet4(one.Address, everyone, unix.IPPROTO_UDP, dhcp(theirs))), false},
+		{"DHCP that is cut off", frame(all, mac, ip4, packet4(one.Address, everyone, unix.IPPROTO_UDP, udp(68, 67, make([]byte, 20)))), false},
 		{"of no address", frame(all, mac, ip4, packet4(zero, everyone, unix.IPPROTO_UDP, udp(68, 69))), false},
-		{"of no address to one host", frame(all, mac, ip4, packet4(zero, two.Address, unix.IPPROTO_UDP, udp(68, 67))), false},
+		{"of no address to one host", frame(all, mac, ip4, packet4(zero, two.Address, unix.IPPROTO_UDP, dhcp(mac))), false},
 		{"DHCP offer", frame(all, mac, ip4, packet4(one.Address, everyone, unix.IPPROTO_UDP, udp(67, 68))), false},
 
 		{"ARP request", frame(all, mac, arpType, arp(1, mac, one.Address, two.Address)), true},

@@ -12,8 +12,11 @@ import (
 	"banger/internal/network"
 )
 
+// renewal is what a time has to grow by: whoever asks for one name again and again makes no transaction each time.
+const renewal = 5 * time.Second
+
 // Learn lets a guest whose policy is a list connect to what a name of its list has, for this time from now. One that is
-// known is good for the longer of both. Names that the list does not have, and guests without one, learn nothing.
+// known is good for the longer of both, within 5 s. Names that the list does not have, and guests without one, learn nothing.
 func (f *Firewall) Learn(ctx context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -26,12 +29,15 @@ func (f *Firewall) Learn(ctx context.Context, tap, name string, addrs []netip.Ad
 	come := &guest{Guest: g.Guest, learned: map[netip.Addr]lesson{}}
 	for _, a := range addrs {
 		l := lesson{name, now.Add(ttl)}
-		if had, ok := g.learned[a]; ok && had.ends.After(l.ends) {
+		if had, ok := g.learned[a]; ok && l.ends.Before(had.ends.Add(renewal)) && had.ends.After(now) {
 			if l.ends = had.ends; l == had {
 				continue
 			}
 		}
 		g.learned[a], come.learned[a] = l, l
+	}
+	if len(come.learned) == 0 {
+		return nil
 	}
 	for _, a := range g.surplus(now) {
 		gone.learned[a] = g.learned[a]

@@ -35,7 +35,7 @@ func TestLinkLocalFramesDoNotReachTheHost(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 	out := a.packets()
 	send := func(to net.HardwareAddr, dst netip.Addr, text string) {
 		f := frame(to, mac, unix.ETH_P_IP, packet4(one.Address, dst, unix.IPPROTO_UDP, udp(9, 53, []byte(text))))

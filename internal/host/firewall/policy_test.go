@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,11 +113,34 @@ func TestTheHostIsClosed(t *testing.T) {
 	}
 	w.rebuild(one, two)
 	a.reaches("tcp", gateway+":53", "["+gateway6+"]:53")
-	a.reaches("udp", gateway+":53", gateway+":67", "["+gateway6+"]:53")
+	a.reaches("udp", gateway+":53", "["+gateway6+"]:53")
 	a.refused("tcp", gateway+":22", gateway+":80", gateway+":67", other+":53", other+":22", "["+gateway6+"]:22", "[2001:db8:e::1]:53")
-	a.refused("udp", gateway+":22", other+":53", other+":67")
+	a.refused("udp", gateway+":22", other+":53")
 	a.pings(gateway)
 	a.pings(gateway6)
+
+	mac, err := net.ParseMAC(one.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.do(func() { // a request to renew a lease
+		var c net.Conn
+		if c, err = new(net.Dialer).DialContext(t.Context(), "udp", gateway+":67"); err != nil {
+			return
+		}
+		defer c.Close()
+		err = errors.Join(c.SetDeadline(time.Now().Add(5*time.Second)), func() error {
+			request := dhcp(mac)[8:] // the kernel has headers of its own
+			if _, err := c.Write(request); err != nil {
+				return err
+			}
+			_, err := c.Read(request)
+			return err
+		}())
+	})
+	if err != nil {
+		t.Errorf("DHCP: %v", err)
+	}
 
 	// The host itself gets to them.
 	a.echo(":7")
@@ -296,6 +320,16 @@ func TestLearn(t *testing.T) {
 		}
 	}
 	w.expect(t, one.TAP, map[string]time.Duration{server: time.Hour, server2: time.Hour})
+
+	// Who asks again and again makes no transaction each time.
+	before := w.learned(one.TAP)
+	for range 3 {
+		learn("www.example.com", server, time.Hour)
+		learn("a.example.com", server2, time.Hour)
+	}
+	if now := w.learned(one.TAP); !slices.Equal(now, before) {
+		t.Errorf("%v became %v", before, now)
+	}
 
 	// Another daemon takes over.
 	w.fw = firewall.New(tag)

@@ -1,6 +1,8 @@
 package firewall
 
 import (
+	"bytes"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -39,10 +41,14 @@ func (f families) bridgeChains(tag vm.Tag) []chain {
 		rule(arp, fromTAP(), nhTo(12, 14, 4), in(setAddrs4), accept()),
 		rule(drop()),
 	}}
+	toDHCP := rule(l4(unix.IPPROTO_UDP), th(2, 2), is(0, 67))
+	ofItself := rule(fromTAP(), thTo(12, 36, 6), in(setMACs)) // the client's hardware address
 	ownIPv4 := chain{f.regular(f.bridge, "own_ipv4"), [][]expr.Any{
 		rule(l4(unix.IPPROTO_UDP), th(0, 2), is(0, 67), drop()), // a guest gives no leases
+		rule(ip4, toDHCP, ofItself, fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
+		rule(ip4, toDHCP, ofItself, nh(12, 4), is(0, 0, 0, 0), nh(16, 4), is(255, 255, 255, 255), th(0, 2), is(0, 68), accept()),
+		rule(toDHCP, drop()), // it asks for no other guest, whose name it would be told
 		rule(ip4, fromTAP(), nhTo(12, 12, 4), in(setAddrs4), accept()),
-		rule(ip4, nh(12, 4), is(0, 0, 0, 0), nh(16, 4), is(255, 255, 255, 255), l4(unix.IPPROTO_UDP), th(0, 4), is(0, 68, 0, 67), accept()),
 		rule(drop()),
 	}}
 	icmpv6 := func(kind byte) []expr.Any { return rule(l4(unix.IPPROTO_ICMPV6), th(0, 1), is(kind)) }
@@ -103,16 +109,24 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(meta(expr.MetaKeyPKTTYPE), isNot(unix.PACKET_HOST), drop()), // to all, as multicast DNS: nothing to tell of
 		rule(goTo("refuse")),
 	}}
+	nobody := chain{f.regular(f.inet, "nobody"), [][]expr.Any{
+		rule(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_HOST_UNREACH}),
+	}}
 	neighbours := chain{f.regular(f.inet, "neighbours"), [][]expr.Any{
 		rule(ipv4(), nhTo(1, 12, 4), in(setApart4), goTo("refuse")),
 		rule(ipv4(), nhTo(1, 16, 4), in(setApart4), goTo("refuse")),
 		rule(ipv6(), nhTo(1, 8, 16), in(setApart6), goTo("refuse")),
 		rule(ipv6(), nhTo(1, 24, 16), in(setApart6), goTo("refuse")),
+		// The host would look for who is not there, and has little room to remember whom it looks for. What is to all, and
+		// only crosses the bridge, is not for it to look for.
+		rule(meta(expr.MetaKeyPKTTYPE), isNot(unix.PACKET_HOST), accept()),
+		rule(ipv4(), nhTo(1, 16, 4), notIn(setGuests4), goTo("nobody")),
+		rule(ipv6(), nhTo(1, 24, 16), notIn(setGuests6), goTo("nobody")),
 		rule(accept()),
 	}}
 	from := chain{f.regular(f.inet, "from"), [][]expr.Any{
 		rule(ipv4(), nh(16, 2), is(169, 254), goTo("refuse")), // what a cloud tells of its host, before all else
-		rule(replies(), accept()),
+		rule(state(expr.CtStateBitESTABLISHED), accept()),     // and not what is related: an error may be about another's connection
 		rule(oif(ours), goTo("neighbours")),
 		rule(ipv6(), nh(24, 16), masked(first(16, 0xff, 0xc0)...), is(first(16, 0xfe, 0x80)...), goTo("refuse")),
 		rule(state(expr.CtStateBitINVALID), drop()),                  // it would leave with the guest's own address
@@ -126,6 +140,13 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), in(setLearned6), accept()),
 		rule(goTo("refuse")),
 	}}
+	// What is to go back by the bridge that it came by would have the kernel look for its receiver, so as to redirect who sent it,
+	// before it comes to forward. IPv4 does not.
+	near := chain{f.regular(f.inet, "near"), [][]expr.Any{
+		rule(ipv6(), nhTo(1, 24, 16), in(setGuests6), accept()),
+		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), in(setGateways6), accept()),
+		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), maskedAt(2, first(16, bytes.Repeat([]byte{0xff}, near6Bits/8)...)...), in(setNear6), drop()),
+	}}
 	towards := chain{f.regular(f.inet, "towards"), [][]expr.Any{
 		rule(replies(), accept()),
 		rule(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}),
@@ -133,7 +154,8 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 	postrouting := f.base(f.inet, "postrouting", nftables.ChainHookPostrouting, int32(*nftables.ChainPriorityNATSource))
 	postrouting.Type = nftables.ChainTypeNAT
 	return []chain{
-		refuse, services, host, neighbours, from, towards,
+		refuse, services, host, nobody, neighbours, from, near, towards,
+		{f.base(f.inet, "prerouting", nftables.ChainHookPrerouting, beforeOthers), [][]expr.Any{rule(iif(ours), goTo("near"))}},
 		{f.base(f.inet, "input", nftables.ChainHookInput, beforeOthers), [][]expr.Any{
 			// A bridge hands frames to the standard's link-local groups, as LLDP's, to the host as what came by their port, past
 			// its own hooks: whoever sends IP in them means to get around the rules.
@@ -218,8 +240,10 @@ func thTo(register, offset, n uint32) expr.Any {
 func is(data ...byte) expr.Any    { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
 func isNot(data ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: data} }
 
-func masked(mask ...byte) expr.Any {
-	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
+func masked(mask ...byte) expr.Any { return maskedAt(1, mask...) }
+
+func maskedAt(register uint32, mask ...byte) expr.Any {
+	return &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
 }
 
 // first begins n bytes with these.

@@ -22,6 +22,9 @@ const (
 	setApart     = "isolated" // bridge: TAPs of isolated guests
 	setApart4    = "isolated4"
 	setApart6    = "isolated6"
+	setGuests4   = "guests4" // of all that run
+	setGuests6   = "guests6"
+	setNear6     = "near6"     // guest . what its bridge serves
 	setGateways4 = "gateways4" // guest . address of the host that it may ask
 	setGateways6 = "gateways6"
 	setNAT4      = "nat4" // guests that get out, with another source
@@ -35,6 +38,9 @@ const (
 	setNoted4    = "noted4" // filled by the kernel: how often a guest's refusals were reported lately
 	setNoted6    = "noted6"
 )
+
+// near6Bits is the length of what a bridge serves of IPv6.
+const near6Bits = 64
 
 // element is one of a set, comparable.
 type element struct {
@@ -61,14 +67,15 @@ func newFamilies(name string) families {
 	f.add(f.bridge, setAddrs4, tap, v4)
 	f.add(f.bridge, setAddrs6, tap, v6)
 	f.add(f.bridge, setApart, tap).KeyByteOrder = binaryutil.NativeEndian // so that nft can show it
-	for _, name := range []string{setApart4, setNAT4, setOpen4} {
+	for _, name := range []string{setGuests4, setApart4, setNAT4, setOpen4} {
 		f.add(f.inet, name, v4)
 	}
-	for _, name := range []string{setApart6, setNAT6, setOpen6} {
+	for _, name := range []string{setGuests6, setApart6, setNAT6, setOpen6} {
 		f.add(f.inet, name, v6)
 	}
 	f.add(f.inet, setGateways4, v4, v4)
 	f.add(f.inet, setGateways6, v6, v6)
+	f.add(f.inet, setNear6, v6, v6)
 	f.add(f.inet, setAllow4, v4, v4).Interval = true
 	f.add(f.inet, setAllow6, v6, v6).Interval = true
 	f.add(f.inet, setLearned4, v4, v4).HasTimeout = true
@@ -103,16 +110,22 @@ func elements(g network.Guest) map[element]struct{} {
 	}
 	add(setMACs, tap, mac, []byte{0, 0})
 	add(setAddrs6, tap, local.AsSlice())
+	add(setGuests6, local.AsSlice())
 	if g.Policy.Isolated {
 		add(setApart, tap)
 		add(setApart6, local.AsSlice())
 	}
 	if g.Gateway6.IsValid() {
 		add(setGateways6, local.AsSlice(), g.Gateway6.AsSlice())
+		near := netip.PrefixFrom(g.Gateway6, near6Bits).Masked().Addr()
+		for _, src := range []netip.Addr{local, g.Address6} {
+			add(setNear6, src.AsSlice(), near.AsSlice())
+		}
 	}
 	for _, a := range sides(g) {
 		src := a.guest.AsSlice()
 		add(a.sets.addresses, tap, src)
+		add(a.sets.guests, src)
 		if a.gateway.IsValid() {
 			add(a.sets.gateways, src, a.gateway.AsSlice())
 		}
@@ -145,16 +158,16 @@ type side struct {
 	sets           sideSets
 }
 
-type sideSets struct{ addresses, gateways, isolated, nat, open, allow, learned string }
+type sideSets struct{ addresses, guests, gateways, isolated, nat, open, allow, learned string }
 
 // sides are the families in which a guest has an address.
 func sides(g network.Guest) []side {
 	var all []side
 	if g.Address.Is4() {
-		all = append(all, side{g.Address, g.Gateway, g.Policy.NAT, sideSets{setAddrs4, setGateways4, setApart4, setNAT4, setOpen4, setAllow4, setLearned4}})
+		all = append(all, side{g.Address, g.Gateway, g.Policy.NAT, sideSets{setAddrs4, setGuests4, setGateways4, setApart4, setNAT4, setOpen4, setAllow4, setLearned4}})
 	}
 	if g.Address6.Is6() {
-		all = append(all, side{g.Address6, g.Gateway6, g.Policy.NAT6, sideSets{setAddrs6, setGateways6, setApart6, setNAT6, setOpen6, setAllow6, setLearned6}})
+		all = append(all, side{g.Address6, g.Gateway6, g.Policy.NAT6, sideSets{setAddrs6, setGuests6, setGateways6, setApart6, setNAT6, setOpen6, setAllow6, setLearned6}})
 	}
 	return all
 }

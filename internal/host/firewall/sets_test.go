@@ -57,7 +57,12 @@ func TestElements(t *testing.T) {
 		"gateways4 192.0.2.5 . 192.0.2.1",
 		"gateways6 2001:db8::5 . 2001:db8::1",
 		"gateways6 fe80::c0ff:fe00:205 . 2001:db8::1",
+		"guests4 192.0.2.5",
+		"guests6 2001:db8::5",
+		"guests6 fe80::c0ff:fe00:205",
 		"macs btab12-1 . 0200c00002050000",
+		"near6 2001:db8::5 . 2001:db8::",
+		"near6 fe80::c0ff:fe00:205 . 2001:db8::",
 	}
 	list := network.Allow{
 		Names:    []string{"example.com"},
@@ -104,7 +109,7 @@ func TestElementsOfWhoLacksSomething(t *testing.T) {
 	g := guestOf(network.Policy{NAT: true, NAT6: true, Isolated: true, Egress: network.EgressAll})
 	g.Address6, g.Gateway6 = netip.Addr{}, netip.Addr{}
 	for e := range elements(g) {
-		if strings.HasSuffix(e.set, "6") && e.set != setAddrs6 && e.set != setApart6 { // both of the link-local address
+		if strings.HasSuffix(e.set, "6") && !slices.Contains([]string{setAddrs6, setGuests6, setApart6}, e.set) { // all of the link-local address
 			t.Errorf("without an IPv6 address: %s", text(e))
 		}
 	}
