@@ -92,7 +92,8 @@ func (g *Groups) Adopt(ctx context.Context, id vm.ID, pid int) error {
 // Remove ends whatever runs in the VM's cgroup or scope and removes it. Gone is success.
 // It needs Linux 5.14.
 func (g *Groups) Remove(ctx context.Context, id vm.ID) error {
-	for _, dir := range []string{g.dir(id), g.scopeDir(id)} {
+	// The scope first: a thread of KVM's, which stays in the cgroup that its VM's process began in, ends with that process.
+	for _, dir := range []string{g.scopeDir(id), g.dir(id)} {
 		if err := removeGroup(ctx, dir); err != nil {
 			return fault.New(fault.Internal, "%w", err).WithOp("remove cgroup", dir).
 				WithHint("see what still runs in it: `cat %s/cgroup.procs`", dir)

@@ -1,12 +1,18 @@
 package proc_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -60,6 +66,49 @@ func TestGroupHoldsAndEndsItsProcesses(t *testing.T) {
 	if err != nil || len(pids) != 0 {
 		t.Errorf("left: %v %v", pids, err)
 	}
+}
+
+// KVM has a thread in the cgroup that a VM's process began in, which cannot be ended, and which ends with the process,
+// wherever that is. Here another cgroup in it stands for the thread.
+func TestWhatBeganInTheGroupIsEndedInTheScope(t *testing.T) {
+	tag := vm.Tag(fmt.Sprintf("%04x", os.Getpid()&0xffff))
+	groups, err := proc.OpenGroups(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := vm.NewID()
+	dir, err := groups.Make(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	thread := filepath.Join(dir.Name(), "thread")
+	scope := groups.ScopeDir(id)
+	if err := errors.Join(os.Mkdir(thread, 0o755), os.MkdirAll(scope, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(filepath.Dir(scope)) }) // where the host has no systemd, and so no such slice
+	in, err := os.Open(scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	process, _ := start(t, forever, &os.ProcAttr{Sys: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(in.Fd())}})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for proc.Alive(process) && ctx.Err() == nil {
+			runtime.Gosched()
+		}
+		if err := os.Remove(thread); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := groups.Remove(ctx, id); err != nil {
+		t.Error(err)
+	}
+	ended.Wait()
 }
 
 func TestCgroup2Mount(t *testing.T) {
