@@ -66,9 +66,10 @@ func (p *programs) Run(_ context.Context, c exec.Command) (exec.Result, error) {
 	switch {
 	case rest == "show added":
 		return exec.Result{Stdout: []byte("Added user rules (see 'ufw status' for running firewall):\n" + strings.Join(p.rules[name], "\n") + "\n")}, nil
-	case strings.HasPrefix(rest, "route delete"):
-		p.rules[name] = nil
-	case strings.HasPrefix(rest, "route "):
+	case name == "ufw" && strings.Contains(rest, "delete "):
+		gone := "ufw " + strings.Replace(rest, "delete ", "", 1) + " comment "
+		p.rules[name] = slices.DeleteFunc(p.rules[name], func(rule string) bool { return strings.HasPrefix(rule, gone) })
+	case name == "ufw":
 		p.rules[name] = append(p.rules[name], line)
 	case strings.HasSuffix(rest, "--list-interfaces"):
 		return exec.Result{Stdout: []byte(strings.Join(p.rules[name], " ") + "\n")}, nil
@@ -88,7 +89,7 @@ const dockers = "-A DOCKER-USER -j RETURN"
 // host is one with all of them.
 func host(t *testing.T) (*programs, *others.Others) {
 	root := t.TempDir()
-	for name, text := range map[string]string{"etc/ufw/ufw.conf": "# on\nENABLED=yes\n", "etc/default/ufw": "DEFAULT_FORWARD_POLICY=\"DROP\"\n"} {
+	for name, text := range map[string]string{"etc/ufw/ufw.conf": "# on\nENABLED=yes\n", "etc/default/ufw": "DEFAULT_INPUT_POLICY=\"DROP\"\nDEFAULT_FORWARD_POLICY=\"DROP\"\n"} {
 		path := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Error(err)
@@ -115,16 +116,22 @@ func TestOneNamedAcceptInEach(t *testing.T) {
 			"-A DOCKER-USER -o banger-ab12+ -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment banger-ab12 -j ACCEPT",
 			"-A DOCKER-USER -i banger-ab12+ -m comment --comment banger-ab12 -j ACCEPT", dockers,
 		}
+		ufw := []string{
+			"ufw route allow in on banger-ab12+ comment banger-ab12",
+			"ufw allow in on banger-ab12+ to any port 53 comment banger-ab12",
+			"ufw allow in on banger-ab12+ to any port 67 proto udp comment banger-ab12",
+		}
 		if d := cmp.Diff(map[string][]string{
-			"iptables-nft": chain, "ip6tables-nft": chain, "ufw": {"ufw route allow in on banger-ab12+ comment banger-ab12"}, "firewall-cmd": {"lo", "banger-ab12+"},
+			"iptables-nft": chain, "ip6tables-nft": chain, "ufw": ufw, "firewall-cmd": {"lo", "banger-ab12+"},
 		}, p.rules); d != "" {
 			t.Error(d)
 		}
 		// One that Docker's user restored twice, and one of which half was lost.
 		p.rules["iptables-nft"] = append(slices.Clone(chain[:2]), chain...)
 		p.rules["ip6tables-nft"] = chain[1:]
+		p.rules["ufw"] = slices.Clone(ufw[1:2])
 		added, err := o.Ensure(t.Context())
-		if d := cmp.Diff([]string{"Docker"}, added); d != "" || err != nil {
+		if d := cmp.Diff([]string{"Docker", "ufw"}, added); d != "" || err != nil {
 			t.Errorf("added %s, %v", d, err)
 		}
 		p.rules["ip6tables-nft"] = slices.Delete(p.rules["ip6tables-nft"], 0, 1)
@@ -179,6 +186,36 @@ func TestSeveralAtOnceAddOnce(t *testing.T) {
 		if len(rules) != 2 {
 			t.Errorf("%s has %q", program, rules)
 		}
+	}
+}
+
+// ufw keeps what it was told while it is off, and has it again when it is turned on.
+func TestWhatUfwKeepsGoesToo(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("etc/ufw/ufw.conf", "ENABLED=no\n")
+	write("etc/ufw/user.rules", "-A ufw-user-input -i eth0 -p tcp --dport 22 -j ACCEPT\n")
+	p := &programs{rules: map[string][]string{"ufw": {"ufw allow in on eth0"}}}
+	o := others.New("ab12", p, root)
+	if removed, err := o.Remove(t.Context()); err != nil || len(removed) > 0 || len(p.ran) > 0 {
+		t.Errorf("removed %q, %v, ran %q", removed, err, p.ran)
+	}
+	p.rules["ufw"] = append(p.rules["ufw"], "ufw allow in on banger-ab12+ to any port 53 comment 'banger-ab12'")
+	write("etc/ufw/user.rules", "-A ufw-user-input -i banger-ab12+ -p tcp --dport 53 -j ACCEPT\n")
+	if added, err := o.Ensure(t.Context()); err != nil || len(added) > 0 {
+		t.Errorf("added %q, %v", added, err)
+	}
+	removed, err := o.Remove(t.Context())
+	if d := cmp.Diff([]string{"ufw"}, removed); d != "" || err != nil {
+		t.Errorf("removed %s, %v", d, err)
+	}
+	if d := cmp.Diff([]string{"ufw allow in on eth0"}, p.rules["ufw"]); d != "" {
+		t.Error(d)
 	}
 }
 
