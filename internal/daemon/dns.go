@@ -29,6 +29,8 @@ type names struct {
 	listeners *listeners
 	log       *slog.Logger
 
+	opening sync.Mutex // held by serveGuests, or two of them open the same address
+
 	mu     sync.Mutex
 	stops  []func()
 	host   netip.AddrPort      // where it is asked on the loopback; not valid where it is not
@@ -149,6 +151,8 @@ func among(a net.Addr, first netip.AddrPort) bool {
 // serveGuests listens on addresses of the host towards guests, beside those that failed before. The host may not have them yet, nor all the time: a
 // bridge is there while a VM runs.
 func (n *names) serveGuests(ctx context.Context, gateways []netip.Addr) {
+	n.opening.Lock()
+	defer n.opening.Unlock()
 	n.mu.Lock()
 	for _, a := range gateways {
 		if !n.wanted[a] {

@@ -3,9 +3,11 @@ package daemon
 import (
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -159,5 +161,37 @@ func TestPortsThatAreAllTaken(t *testing.T) {
 	defer d.serveNames(t.Context())()
 	if got := d.listeners.list(); len(got) != 2 || got[0].Error != "" || !strings.Contains(got[1].Error, "has that port") {
 		t.Errorf("it lists %v", got)
+	}
+}
+
+func TestTwoWhoWantTheSameAddress(t *testing.T) {
+	alone(t)
+	d := naming(t, netip.MustParseAddrPort("127.0.0.1:42069"))
+	defer d.serveNames(t.Context())()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	var gateways []netip.Addr
+	for a := netip.MustParseAddr("10.224.0.1"); len(gateways) < 20; a = a.Next() {
+		gateways = append(gateways, a)
+	}
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			runtime.LockOSThread() // and never unlock, as above
+			if err := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); err != nil {
+				t.Error(err)
+				return
+			}
+			d.names.serveGuests(t.Context(), gateways)
+		})
+	}
+	both.Wait()
+	for _, l := range d.listeners.list() {
+		if l.Error != "" {
+			t.Errorf("%s: %s", l.Address, l.Error)
+		}
 	}
 }

@@ -100,7 +100,11 @@ func TestExplain(t *testing.T) {
 		},
 		"metadata": {
 			func(f *network.Facts) { f.Address = netip.MustParseAddr("169.254.169.254") },
-			"!address: link-local addresses, those of cloud metadata among them, are closed to guests", "nothing does: have the host ask, and hand on what it is told",
+			"!address: link-local addresses and those of cloud metadata are closed to guests", "nothing does: have the host ask, and hand on what it is told",
+		},
+		"metadata by IPv6": {
+			func(f *network.Facts) { f.Address, f.Guest.Policy.NAT6 = netip.MustParseAddr("fd00:ec2::254"), true },
+			"!address: link-local addresses and those of cloud metadata are closed to guests", "nothing does: have the host ask, and hand on what it is told",
 		},
 		"loopback": {
 			func(f *network.Facts) { f.Address, f.Route.Local = netip.MustParseAddr("127.0.0.1"), true },

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -43,7 +44,7 @@ func (r Refusal) String() string {
 func WhyRefused(p Policy, to netip.Addr) string {
 	switch {
 	case Blocked(to):
-		return "link-local addresses, those of cloud metadata among them, are closed to guests"
+		return "link-local addresses and those of cloud metadata are closed to guests"
 	case p.Egress == EgressNone:
 		return "egress is none"
 	case p.Egress == EgressList && !p.Allow.HasAddress(to):
@@ -66,5 +67,10 @@ func WhyUnnamed(p Policy) string {
 
 // Blocked reports whether an address is closed to guests whatever their policy.
 func Blocked(a netip.Addr) bool {
-	return a.Unmap().IsLinkLocalUnicast()
+	return a.Unmap().IsLinkLocalUnicast() || slices.Contains(Metadata6(), a)
+}
+
+// Metadata6 are where clouds tell of their hosts by IPv6: EC2 and Google's. By IPv4 that is a link-local address.
+func Metadata6() []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254")}
 }

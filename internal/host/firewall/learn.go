@@ -13,10 +13,10 @@ import (
 )
 
 // renewal is what a time has to grow by: whoever asks for one name again and again makes no transaction each time.
-const renewal = 5 * time.Second
+const renewal = time.Second
 
 // Learn lets a guest whose policy is a list connect to what a name of its list has, for this time from now. One that is
-// known is good for the longer of both, within 5 s. Names that the list does not have, and guests without one, learn nothing.
+// known is good for the longer of both, within a second. Names that the list does not have, and guests without one, learn nothing.
 func (f *Firewall) Learn(ctx context.Context, tap, name string, addrs []netip.Addr, ttl time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

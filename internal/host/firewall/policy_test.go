@@ -239,11 +239,21 @@ func TestMetadataIsClosed(t *testing.T) {
 	one.Policy.Egress = network.EgressList
 	one.Policy.Allow.Prefixes = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	w := newWorld(t, one)
+	one.Policy.Allow.Prefixes = append(one.Policy.Allow.Prefixes, netip.MustParsePrefix("::/0"))
 	w.outside.echo("169.254.169.254:80")
 	w.outside.echo(server + ":80")
+	for _, a := range network.Metadata6() {
+		w.outside.check(address("lo", a.String()+"/128"))
+		w.host.check(route(a.String()+"/128", "2001:db8:e::2"))
+		w.outside.echo("[" + a.String() + "]:80")
+	}
 	w.rebuild(one)
 	w.guests[one.TAP].reaches("tcp", server+":80")
 	w.guests[one.TAP].refused("tcp", "169.254.169.254:80")
+	for _, a := range network.Metadata6() {
+		w.host.reaches("tcp", "["+a.String()+"]:80")
+		w.guests[one.TAP].refused("tcp", "["+a.String()+"]:80")
+	}
 }
 
 func TestEgress(t *testing.T) {

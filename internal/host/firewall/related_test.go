@@ -33,7 +33,7 @@ func TestErrorsAreNoWayOut(t *testing.T) {
 	if t.Failed() || err != nil {
 		t.Fatal(err)
 	}
-	defer heard.Close()
+	defer func() { _ = heard.Close() }()
 	to := netip.MustParseAddr(server)
 	about := packet4(to, two.Address, unix.IPPROTO_UDP, udp(80, port, []byte("a secret")))
 	message := append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, about...)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -124,7 +125,11 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(ipv6(), nhTo(1, 24, 16), notIn(setGuests6), goTo("nobody")),
 		rule(accept()),
 	}}
-	from := chain{f.regular(f.inet, "from"), [][]expr.Any{
+	var metadata6 [][]expr.Any
+	for _, a := range network.Metadata6() {
+		metadata6 = append(metadata6, rule(ipv6(), nh(24, 16), is(a.AsSlice()...), goTo("refuse")))
+	}
+	from := chain{f.regular(f.inet, "from"), append(metadata6, [][]expr.Any{
 		rule(ipv4(), nh(16, 2), is(169, 254), goTo("refuse")), // what a cloud tells of its host, before all else
 		rule(state(expr.CtStateBitESTABLISHED), accept()),     // and not what is related: an error may be about another's connection
 		rule(oif(ours), goTo("neighbours")),
@@ -139,7 +144,7 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(ipv4(), nhTo(8, 12, 4), nhTo(9, 16, 4), in(setLearned4), accept()),
 		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), in(setLearned6), accept()),
 		rule(goTo("refuse")),
-	}}
+	}...)}
 	// What is to go back by the bridge that it came by would have the kernel look for its receiver, so as to redirect who sent it,
 	// before it comes to forward. IPv4 does not.
 	near := chain{f.regular(f.inet, "near"), [][]expr.Any{
