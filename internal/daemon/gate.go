@@ -42,7 +42,7 @@ type gate struct {
 func (g *gate) Guard(ctx context.Context, guest network.Guest) error {
 	g.whole.RLock()
 	defer g.whole.RUnlock()
-	if err := g.need(ctx, guest.Policy); err != nil {
+	if err := g.need(ctx, guest); err != nil {
 		return err
 	}
 	if err := g.tables.Put(ctx, guest); err != nil {
@@ -58,11 +58,13 @@ func (g *gate) Guard(ctx context.Context, guest network.Guest) error {
 	return nil
 }
 
-// need has the kernel forward what a guest of this policy sends.
-func (g *gate) need(ctx context.Context, p network.Policy) error {
-	// Guests of different bridges reach each other through the host.
+// need has the kernel forward what a guest sends, and what guests of different bridges send each other.
+func (g *gate) need(ctx context.Context, guest network.Guest) error {
+	p := guest.Policy
 	out := p.Egress != network.EgressNone
-	return g.forwarding.Need(ctx, p.NAT && out || !p.Isolated, p.NAT6 && out)
+	_, n, _ := vm.BridgeOf(guest.Bridge)
+	across := !p.Isolated && n > 0
+	return g.forwarding.Need(ctx, p.NAT && out || across, p.NAT6 && out || across && guest.Address6.IsValid())
 }
 
 // begin has the gate be as these guests need it, who run already: those of a daemon before this one, which may have been
@@ -73,7 +75,7 @@ func (g *gate) begin(ctx context.Context, guests []network.Guest) {
 		return
 	}
 	for _, guest := range guests {
-		if err := g.need(ctx, guest.Policy); err != nil {
+		if err := g.need(ctx, guest); err != nil {
 			g.log.Error("have packets of VMs forwarded", "vm", guest.Name, "error", err)
 		}
 	}

@@ -190,6 +190,22 @@ func TestNAT(t *testing.T) {
 	a.refused("tcp", "["+server6+"]:80")
 }
 
+// TestAHostThatDoesNotForwardRefuses holds that who does not get out by IPv6 is told so at once, also by a kernel that would
+// drop it without a word.
+func TestAHostThatDoesNotForwardRefuses(t *testing.T) {
+	one := guest(1)
+	one.Policy.NAT6 = false
+	w := newWorld(t, one)
+	w.host.check(set("net/ipv6/conf/all/forwarding", "0"))
+	a := w.guests[one.TAP]
+	w.outside.echo("[" + server6 + "]:80")
+	w.rebuild(one)
+	a.refused("tcp", "["+server6+"]:80")
+	a.refused("udp", "["+server6+"]:80")
+	a.echo(":7")
+	w.host.reaches("tcp", "[2001:db8:1::11]:7")
+}
+
 // TestNATByHand holds that another process than the daemon can turn it off and on, and that the daemon mends what it did.
 func TestNATByHand(t *testing.T) {
 	one := guest(1)

@@ -151,6 +151,9 @@ func (f families) inetChains(tag vm.Tag, group uint16) []chain {
 		rule(ipv6(), nhTo(1, 24, 16), in(setGuests6), accept()),
 		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), in(setGateways6), accept()),
 		rule(ipv6(), nhTo(1, 8, 16), nhTo(2, 24, 16), maskedAt(2, first(16, bytes.Repeat([]byte{0xff}, near6Bits/8)...)...), in(setNear6), drop()),
+		// A host that does not forward IPv6 drops it without a word. Who does not get out by it is told so here.
+		rule(state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
+		rule(ipv6(), nhTo(1, 8, 16), notIn(setNAT6), nh(24, 1), masked(0xe0), is(0x20), goTo("refuse")),
 	}}
 	towards := chain{f.regular(f.inet, "towards"), [][]expr.Any{
 		rule(replies(), accept()),
