@@ -371,7 +371,8 @@ func TestHangUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			gone := filepath.Join(g.root, "gone")
-			if err := s.Start("trap 'touch " + gone + "; exit' HUP; echo here; while :; do read x || :; done"); err != nil {
+			// It goes on for a while without its terminal, and not for ever where it is never told.
+			if err := s.Start("trap 'touch " + gone + "; exit' HUP; echo here; n=0; while [ $n -lt 100000 ]; do n=$((n+1)); read x || :; done"); err != nil {
 				t.Fatal(err)
 			}
 			(&reader{t: t, from: out}).until("here\r\n")
