@@ -58,7 +58,7 @@ bin/measured: build
 	@mkdir -p $@
 	go build -trimpath -tags measured -ldflags '$(LDFLAGS)' -o $@/ ./cmd/banger-agent
 
-# A daemon that can kill itself at each point of a verb, for e2e/crash/points.
+# A daemon that can kill itself at each point of a verb, for e2e/crash/points and copies.
 .PHONY: bin/crashpoint
 bin/crashpoint: build
 	@mkdir -p $@
