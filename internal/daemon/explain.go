@@ -2,13 +2,12 @@ package daemon
 
 import (
 	"context"
-	"net/netip"
 	"strings"
 	"time"
 
 	"banger/internal/api"
 	"banger/internal/fault"
-	"banger/internal/host/sysctl"
+	"banger/internal/host/forwarding"
 	"banger/internal/network"
 	"banger/internal/vm"
 )
@@ -80,7 +79,7 @@ func (d *Daemon) facts(ctx context.Context, caller vm.Caller, f *network.Facts) 
 			f.Learned, f.By = l.Expires, l.Name
 		}
 	}
-	f.Forwards = forwards(f.Address)
+	f.Forwards = forwarding.On(f.Address)
 	accepts, err := d.gate.others.List(ctx)
 	for _, a := range accepts {
 		if !a.There {
@@ -103,15 +102,6 @@ func (d *Daemon) named(ctx context.Context, caller vm.Caller, name string) *netw
 	}
 	g := network.GuestOf(v, d.cfg.Network)
 	return &g
-}
-
-func forwards(a netip.Addr) bool {
-	name := "net/ipv4/ip_forward"
-	if a.Is6() {
-		name = "net/ipv6/conf/all/forwarding"
-	}
-	value, err := sysctl.Get(name)
-	return err == nil && value != "0"
 }
 
 // reason is what a guest that could not connect says in the end: before it stands where to, which is known.

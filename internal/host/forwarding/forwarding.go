@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -40,6 +41,16 @@ const (
 	forward6 = "net/ipv6/conf/all/forwarding"
 	devices6 = "net/ipv6/conf/"
 )
+
+// On reports whether the kernel forwards packets of an address's family.
+func On(a netip.Addr) bool {
+	name := forward4
+	if a.Is6() {
+		name = forward6
+	}
+	value, err := sysctl.Get(name)
+	return err == nil && value != "0"
+}
 
 // Need has the kernel forward what a VM sends: of IPv4, of IPv6. What is so already is left alone.
 func (f *Forwarding) Need(ctx context.Context, v4, v6 bool) error {

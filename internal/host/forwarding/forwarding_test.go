@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,6 +78,9 @@ func TestSetWhenNeededAndPutBack(t *testing.T) {
 		}
 		if err := f.Need(t.Context(), true, false); err != nil {
 			t.Error(err)
+		}
+		if !forwarding.On(netip.MustParseAddr("203.0.113.1")) || forwarding.On(netip.MustParseAddr("2001:db8::1")) {
+			t.Error("it is on by IPv4, and off by IPv6")
 		}
 		want := maps.Clone(before)
 		want["net/ipv4/ip_forward"] = "1"
